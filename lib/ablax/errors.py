@@ -1,0 +1,25 @@
+"""What a user got wrong, said in one message.
+
+Everything that a user can get wrong raises `UserError` before anything is compiled; the
+command line prints its message without a traceback and exits with status 2. Every other
+exception is a defect of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what was asked for: says what was expected and what was got."""
+
+
+def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name outside a closed set, with the nearest name and all names.
+
+    >>> print(unknown("activation", "rleu", ["relu", "tanh"]))
+    unknown activation 'rleu'; did you mean 'relu'? Expected one of: relu, tanh
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(got, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return UserError(f"unknown {kind} {got!r}{hint} Expected one of: {', '.join(names)}")
