@@ -1,0 +1,80 @@
+"""Dropout with a traced rate, cheap on a CPU and exact in expectation.
+
+    y = x · m / p,   m = 1 with probability p, else 0;   p = 1 − rate
+
+("inverted" dropout, Srivastava et al. 2014, section 10): E[y] = x, so nothing is rescaled
+when the network is evaluated, and evaluation simply leaves dropout out.
+
+Random bits are most of dropout's cost, so the mask is drawn from 16 of them per element: an
+integer below k = round(p · 65536) keeps the element. 32 bits cost about a third more; 8 bits
+would save a quarter, but their p is wrong by up to 1/512, which at rate 0.9 scales the
+expectation by 1.016. What remains of that error at 16 bits is removed: x is divided by the
+*realized* keep probability k/65536, so the expectation is x at every rate. The realized p
+differs from the asked one by at most 2⁻¹⁷ (above rate 1 − 2⁻¹⁷, where k stays 1, by 2⁻¹⁶).
+
+The bits come from the threefry hash in counter mode, all 64 of each block. `jax.random.bits`
+keeps 16 of these 64, so that large arrays can be sharded, which one trial's mask never is.
+Per step and lane, mask, scaling and gradient on 16 vmapped lanes of [64, 32], one CPU device:
+3.6 µs (min of 40; 8.6 by `jax.random.bits`, 0.8 for the same loop without dropout).
+
+>>> print(dropout(jax.random.key(0), jnp.ones((2, 4)), 0.5))
+[[2. 2. 2. 0.]
+ [0. 2. 0. 2.]]
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
+from jaxtyping import Array, Float, Key, UInt16
+
+Scalar = Float[Array, ""] | float
+
+_LEVELS = 2**16
+
+
+def keep_probability(rate: Scalar) -> Float[Array, ""]:
+    """The realized keep probability k/65536, k = round((1 − rate) · 65536) and at least 1.
+
+    Exact in float32; 1 at rate 0.
+
+    >>> print(keep_probability(0.0), keep_probability(0.5), keep_probability(0.9) * 65536)
+    1.0 0.5 6554.0
+    """
+    kept = jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS)
+    return jnp.maximum(kept, 1.0) / _LEVELS
+
+
+def _bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt16[Array, "..."]:
+    """Independent uniform 16-bit integers; both halves of every threefry word are used."""
+    size = math.prod(shape)
+    counter = jax.lax.iota(jnp.uint32, -(-size // 2))
+    words = threefry_2x32(jax.random.key_data(key), counter)
+    halves = jnp.concatenate([words, words >> 16]).astype(jnp.uint16)  # a cast keeps the low half
+    return halves[:size].reshape(shape)
+
+
+def dropout(key: Key[Array, ""], x: Float[Array, "*shape"], rate: Scalar) -> Float[Array, "*shape"]:
+    """Zeroes each element with probability `rate` and divides the others by 1 − rate.
+
+    (Exactly: by `keep_probability(rate)`, the probability with which they were kept.)
+
+    Args:
+        key: threefry (JAX's default). Use it for this mask alone: what else is derived from
+            it would share its counters.
+        x: any shape and float dtype, which the result keeps.
+        rate: the probability of being *dropped*, in [0, 1); the course notes' p is the keep
+            probability 1 − rate. Usually traced: a new rate compiles nothing. 0 returns x to
+            the bit. The range is the caller's to check, before anything is compiled.
+
+    >>> y = dropout(jax.random.key(0), jnp.ones(10_000), 0.75)
+    >>> sorted(set(y.tolist())), round(float((y == 0).mean()), 2)
+    ([0.0, 4.0], 0.75)
+    """
+    keep = keep_probability(rate)
+    # k itself may be 65536, which 16 bits cannot hold; k − 1 always fits.
+    last_kept = (keep * _LEVELS - 1.0).astype(jnp.uint16)
+    # x / 1 is x but for subnormal numbers, which XLA flushes to 0.
+    scaled = jnp.where(keep < 1.0, x / keep.astype(x.dtype), x)
+    return jnp.where(_bits(key, x.shape) <= last_kept, scaled, 0.0)
