@@ -1,0 +1,65 @@
+"""The multilayer perceptron: hₗ = f(hₗ₋₁ Wₗ + bₗ), h₀ = x, and scores z = h_L W + b."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from ablax.activations import activation
+from ablax.dropout import dropout
+from ablax.models.initializers import initializer
+from ablax.models.linear import flatten
+
+
+class MLP(nn.Module):
+    """A fully connected network of any depth; with no hidden layer it is `Linear`.
+
+    Layers are named hidden_0, hidden_1, …, output. As in `Linear`, the scores get no
+    activation: the loss does.
+
+    Attributes:
+        widths: units of each hidden layer; () for none.
+        n_outputs: scores per example.
+        activation: name of f, one of `ACTIVATIONS`.
+        kernel_init: name of the weights' initializer, one of `INITIALIZERS`.
+
+    Raises:
+        UserError: on init or apply, if a name is not in its dict.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = MLP(widths=(32, 16), n_outputs=3, activation="relu")
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 8, 8)))
+    >>> {name: layer["kernel"].shape for name, layer in variables["params"].items()}
+    {'hidden_0': (64, 32), 'hidden_1': (32, 16), 'output': (16, 3)}
+    >>> x = jnp.ones((5, 8, 8))
+    >>> model.apply(variables, x).shape
+    (5, 3)
+    >>> model.apply(variables, x, 0.5, rngs={"dropout": jax.random.key(1)}).shape
+    (5, 3)
+    """
+
+    widths: Sequence[int]
+    n_outputs: int
+    activation: str = "relu"
+    kernel_init: str = "he_normal"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch *features"],
+        dropout_rate: Float[Array, ""] | float | None = None,
+    ) -> Float[Array, "batch n_outputs"]:
+        """Scores of a batch.
+
+        Args:
+            x: the batch; features of any shape, flattened.
+            dropout_rate: probability that a hidden unit is dropped, traced; then the stream
+                "dropout" must be given. None (evaluation) compiles no dropout at all.
+        """
+        f, kernel_init = activation(self.activation), initializer(self.kernel_init)
+        h = flatten(x)
+        for i, width in enumerate(self.widths):
+            h = f(nn.Dense(width, kernel_init=kernel_init, name=f"hidden_{i}")(h))
+            if dropout_rate is not None:
+                h = dropout(self.make_rng("dropout"), h, dropout_rate)
+        return nn.Dense(self.n_outputs, kernel_init=kernel_init, name="output")(h)
