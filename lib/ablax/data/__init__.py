@@ -1,0 +1,7 @@
+"""Data sets: load, verify, split, fingerprint; and the order in which rows are visited."""
+
+from ablax.data.dataset import Dataset
+from ablax.data.loading import DATASETS, load
+from ablax.data.splits import Split, Splits, split
+
+__all__ = ["DATASETS", "Dataset", "Split", "Splits", "load", "split"]
