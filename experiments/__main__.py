@@ -1,0 +1,139 @@
+"""The command line: `./launch.sh` sets up the environment and runs this module."""
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import experiments
+from ablax.errors import UserError, unknown
+
+ROOT = Path(experiments.__file__).parent
+
+START = """\
+Ablax trains a whole ablation study as one compiled program, and judges the result.
+
+  ./launch.sh list                      the experiments, one line each
+  ./launch.sh EXPERIMENT                train its default study and write the report
+  ./launch.sh EXPERIMENT --plan         print what would be trained, and stop
+  ./launch.sh EXPERIMENT --preset smoke a small study, to see that everything works
+  ./launch.sh EXPERIMENT --help         every flag of the experiment
+  ./launch.sh resume DIR                go on with a study that was interrupted
+  ./launch.sh report DIR [DIR …]        statistics and report again, without training
+  ./launch.sh data list|fetch NAME      data sets: where from, checksum, present or not
+  ./launch.sh bench [NAME]              side-by-side benchmarks
+  ./launch.sh test                      the tests
+
+Start with:  ./launch.sh regularization
+"""
+
+
+def names() -> list[str]:
+    """The experiments: the modules of this folder."""
+    found = pkgutil.iter_modules([str(ROOT)])
+    return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """An experiment by name."""
+    if name not in names():
+        raise unknown("command or experiment", name, [*COMMANDS, *names()])
+    return importlib.import_module(f"experiments.{name}")
+
+
+def summary(module: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    import ast
+
+    return (ast.get_docstring(ast.parse((ROOT / f"{module}.py").read_text())) or "").split("\n")[0]
+
+
+def list_experiments(arguments: list[str]) -> None:
+    _expect(not arguments, "list takes no arguments")
+    width = max(map(len, names()))
+    for name in names():
+        print(f"{name:<{width}}  {summary(name)}")
+
+
+def experiment(name: str, arguments: list[str]) -> int:
+    from experiments._run import launch
+
+    return launch(name, load(name), arguments)
+
+
+def resume(arguments: list[str]) -> int:
+    """Launch again what a run directory says was launched there."""
+    import json
+    import shlex
+
+    _expect(len(arguments) == 1, "expected: resume DIR")
+    path = Path(arguments[0]) / "study.json"
+    if not path.is_file():
+        raise UserError(f"{arguments[0]} holds no study: {path} is missing")
+    study = json.loads(path.read_text())
+    name, *flags = shlex.split(study["provenance"]["command"])[1:]
+    return experiment(name, [*flags, "--out", arguments[0]])
+
+
+def report(arguments: list[str]) -> int:
+    from experiments._run import rebuild
+
+    _expect(len(arguments) > 0, "expected: report DIR [DIR …]")
+    for directory in arguments:
+        rebuild(Path(directory), load)
+    return 0
+
+
+def data(arguments: list[str]) -> None:
+    from ablax.data import catalog
+    from ablax.data.directory import data_directory
+
+    match arguments:
+        case ["list"]:
+            print(catalog.listing())
+        case ["fetch", name]:
+            catalog.fetch(name, data_directory())
+        case _:
+            raise UserError("expected: data list, or data fetch NAME")
+
+
+def bench(arguments: list[str]) -> None:
+    from experiments.bench import BENCHES
+
+    name, *rest = arguments or ["sweep"]
+    if name not in BENCHES:
+        raise unknown("bench", name, BENCHES)
+    importlib.import_module(f"experiments.bench.{name}").main(rest)
+
+
+COMMANDS = {
+    "list": list_experiments,
+    "resume": resume,
+    "report": report,
+    "data": data,
+    "bench": bench,
+}
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(START)
+        return 0
+    command, *rest = arguments
+    try:
+        if command in COMMANDS:
+            return COMMANDS[command](rest) or 0
+        return experiment(command, rest)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

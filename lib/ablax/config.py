@@ -1,0 +1,217 @@
+"""Settings of an experiment: what is traced, what is static, what may be swept.
+
+A `Config` is a frozen dataclass registered as a pytree. Each field says its kind once:
+
+* `hparam`: a scalar that is data to the compiled program; a new value never recompiles.
+* `protocol`: how long and how a trial is watched (steps, patience, …); data as well.
+* `static`: whatever changes shapes or the program; one program per combination.
+
+hparams and protocol are the pytree's leaves and statics are part of its structure, so two
+Configs of equal tree structure are the same program:
+
+>>> import jax
+>>> @config
+... class Config(BaseConfig):
+...     l2: float = hparam(0.0, "strength of the L2 penalty", low=0.0)
+...     width: int = static(32, "units of the hidden layer", low=1)
+>>> structure = jax.tree.structure
+>>> structure(Config(l2=0.0)) == structure(Config(l2=0.1))
+True
+>>> structure(Config(width=32)) == structure(Config(width=64))
+False
+
+A field holds one value, or a tuple: then it is an axis of the sweep (`sweep.grid.axes`).
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+from ablax.errors import UserError, unknown
+
+T = TypeVar("T")
+Kind = Literal["hparam", "protocol", "static"]
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """What a field is and which values it may take; kept in the field's metadata."""
+
+    kind: Kind
+    help: str
+    low: float | None = None
+    high: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] | None = None
+
+
+def _field(default: Any, spec: FieldSpec) -> Any:
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def hparam(
+    default: float,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A traced scalar with low ≤ value ≤ high and value < below, where these are given."""
+    return _field(default, FieldSpec("hparam", help, low, high, below))
+
+
+def protocol(default: float, help: str, *, low: float | None = None) -> Any:
+    """A traced scalar that says how a trial is run, and with it what its result is."""
+    return _field(default, FieldSpec("protocol", help, low))
+
+
+def static(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    choices: Iterable[str] | None = None,
+) -> Any:
+    """A value that changes shapes or the program; `choices` closes the set of names."""
+    return _field(
+        default, FieldSpec("static", help, low, choices=None if choices is None else tuple(choices))
+    )
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(hparam, protocol, static)
+)
+def config(cls: type[T]) -> type[T]:
+    """Make the class a frozen, keyword-only dataclass and register it as a pytree."""
+    cls = dataclass(frozen=True, kw_only=True)(cls)
+    specs = field_specs(cls)
+    jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[name for name, spec in specs.items() if spec.kind != "static"],
+        meta_fields=[name for name, spec in specs.items() if spec.kind == "static"],
+    )
+    return cls
+
+
+def field_specs(cls: Any) -> dict[str, FieldSpec]:
+    """Every field of a Config (class or instance) with its spec, in order of declaration."""
+    try:
+        return {field.name: field.metadata["spec"] for field in dataclasses.fields(cls)}
+    except KeyError:
+        names = [f.name for f in dataclasses.fields(cls) if "spec" not in f.metadata]
+        raise TypeError(
+            f"{names[0]} must be declared with hparam(), protocol() or static()"
+        ) from None
+
+
+@config
+class BaseConfig:
+    """The protocol that every trial has."""
+
+    steps: int = protocol(2000, "training steps at most", low=1)
+    eval_every: int = protocol(50, "steps between two evaluations (a segment)", low=1)
+    patience: float = protocol(
+        math.inf, "stop after this many evaluations without improvement; inf is off", low=1
+    )
+    min_delta: float = protocol(0.0, "an improvement must exceed this", low=0)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named size of an experiment: its settings and how many restarts each point gets."""
+
+    config: Any
+    restarts: int
+
+
+def values(field: Any) -> tuple:
+    """The values of a field: one, or those of its axis.
+
+    >>> values(0.1), values((0.1, 0.2))
+    ((0.1,), (0.1, 0.2))
+    """
+    return field if isinstance(field, tuple) else (field,)
+
+
+def validate(config: Any) -> None:
+    """Refuse a Config with a value outside its field's range, or an axis that is none.
+
+    Raises:
+        UserError: empty axis, repeated value, NaN, out of range, or a name outside the
+            field's choices.
+    """
+    for name, spec in field_specs(config).items():
+        given = values(getattr(config, name))
+        flag = flag_of(name)
+        if not given:
+            raise UserError(f"{flag}: expected at least one value, got none")
+        repeated = [value for i, value in enumerate(given) if value in given[:i]]
+        if repeated:
+            raise UserError(f"{flag}: the value {repeated[0]} is repeated; each may be given once")
+        for value in given:
+            _validate_value(flag, value, spec)
+
+
+def _validate_value(flag: str, value: Any, spec: FieldSpec) -> None:
+    if spec.choices is not None and value not in spec.choices:
+        raise unknown(flag.removeprefix("--"), str(value), spec.choices)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    bounds = list(_bounds(spec))
+    if math.isnan(value) or not all(holds(value) for _, holds in bounds):
+        expected = " and ".join(text for text, _ in bounds) or "a number"
+        raise UserError(f"{flag}: expected {expected}, got {value}")
+
+
+def _bounds(spec: FieldSpec) -> Iterator[tuple[str, Any]]:
+    low, high, below = spec.low, spec.high, spec.below
+    if low is not None:
+        yield f"a value of at least {low:g}", lambda value: value >= low
+    if high is not None:
+        yield f"at most {high:g}", lambda value: value <= high
+    if below is not None:
+        yield f"below {below:g}", lambda value: value < below
+
+
+def flag_of(name: str) -> str:
+    """
+    >>> flag_of("dropout_rate")
+    '--dropout-rate'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def as_traced(config: Any) -> Any:
+    """The Config with NumPy scalars for leaves: float32, and int32 for integer protocol.
+
+    One dtype per field whatever was typed (`--l2 0` and `--l2 1e-4`), so that a value can
+    never change the program.
+    """
+    integers = {"steps", "eval_every"}
+    changes = {
+        name: (np.int32 if name in integers else np.float32)(getattr(config, name))
+        for name, spec in field_specs(config).items()
+        if spec.kind != "static"
+    }
+    return dataclasses.replace(config, **changes)
+
+
+def canonical(config: Any) -> str:
+    """The Config as canonical JSON: what its trials' identity is made of.
+
+    Numbers appear as the traced program sees them (float32), so `0.1` and `0.10000000149`
+    name the same trial.
+    """
+    traced = as_traced(config)
+    fields = {name: getattr(traced, name) for name in sorted(field_specs(config))}
+    return json.dumps(
+        {name: v.item() if isinstance(v, np.generic) else v for name, v in fields.items()},
+        sort_keys=True,
+    )

@@ -1,0 +1,135 @@
+"""Flags of an experiment: every field of its Config, and what belongs to the study."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+
+from ablax.config import FieldSpec, Preset, field_specs, flag_of, values
+from ablax.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What was asked for on the command line."""
+
+    config: Any
+    preset: str
+    restarts: int
+    seed: int
+    out: Path | None
+    plan: bool
+    keep: Literal["none", "best", "all"]
+    slots: int | None
+
+
+def parse(
+    name: str, experiment: Any, arguments: list[str], default_preset: str = "default"
+) -> Launch:
+    """Read the flags of one experiment.
+
+    A field given on the command line, with one value or several, becomes an axis (a tuple);
+    a field left alone keeps the preset's value. tyro refuses unknown flags and values of the
+    wrong type with exit status 2.
+
+    Raises:
+        UserError: an unknown preset, restarts < 1, or a seed that is not a 32-bit integer.
+    """
+    preset = _preset_name(arguments, default_preset)
+    presets: dict[str, Preset] = experiment.PRESETS
+    if preset not in presets:
+        raise unknown("preset", preset, presets)
+    base = presets[preset].config
+    types = get_type_hints(type(base))
+    study = [
+        ("preset", _flag(str, f"size of the study: {', '.join(presets)}"), preset),
+        ("restarts", _flag(int, "random restarts of every point"), presets[preset].restarts),
+        ("seed", _flag(int, "seed of the study"), 0),
+        ("out", _flag(Path | None, "run directory (default: named by the study)"), None),
+        ("plan", _flag(bool, "print the plan and stop"), False),
+        (
+            "keep",
+            _flag(Literal["none", "best", "all"], "whose selected snapshots to keep in params/"),
+            getattr(experiment, "KEEP", "none"),
+        ),
+        ("slots", _flag(int | None, "slots per device (default: chosen by rule)"), None),
+    ]
+    fields = [
+        (
+            field,
+            _flag(tuple[types[field], ...], _help(spec), types[field]),
+            values(getattr(base, field)),
+        )
+        for field, spec in field_specs(base).items()
+    ]
+    flags = dataclasses.make_dataclass(
+        "Flags",
+        [(n, kind, dataclasses.field(default=default)) for n, kind, default in [*study, *fields]],
+        frozen=True,
+    )
+    given = tyro.cli(
+        flags,
+        args=arguments,
+        prog=f"./launch.sh {name}",
+        description=(experiment.__doc__ or "").strip(),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    # tyro hands back the default object itself for a flag that was not given.
+    axes = {
+        field: getattr(given, field)
+        for field, _, default in fields
+        if getattr(given, field) is not default
+    }
+    launch = Launch(
+        config=dataclasses.replace(base, **axes),
+        **{n: getattr(given, n) for n, _, _ in study},
+    )
+    _validate(launch)
+    return launch
+
+
+def _validate(launch: Launch) -> None:
+    if launch.restarts < 1:
+        raise UserError(f"--restarts: expected at least 1, got {launch.restarts}")
+    if not 0 <= launch.seed < 2**32:
+        raise UserError(f"--seed: expected an integer from 0 to 2**32 - 1, got {launch.seed}")
+    if launch.slots is not None and (launch.slots < 16 or launch.slots % 16):
+        raise UserError(f"--slots: expected a multiple of 16, got {launch.slots}")
+
+
+def _preset_name(arguments: list[str], default: str) -> str:
+    """The preset decides the defaults of the other flags, so it is read before them."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--preset":
+            return following
+        if argument.startswith("--preset="):
+            return argument.removeprefix("--preset=")
+    return default
+
+
+def _flag(kind: Any, help: str, item: Any = None) -> Any:
+    metavar = {int: "INT", float: "FLOAT"}.get(item, "NAME") if item is not None else None
+    return Annotated[kind, tyro.conf.arg(help=help, metavar=metavar and f"{metavar} [{metavar} …]")]
+
+
+def _help(spec: FieldSpec) -> str:
+    choices = f" ({', '.join(spec.choices)})" if spec.choices else ""
+    limits = [
+        text
+        for bound, text in ((spec.low, "≥ {:g}"), (spec.high, "≤ {:g}"), (spec.below, "< {:g}"))
+        if bound is not None and math.isfinite(bound)
+        for text in [text.format(bound)]
+    ]
+    return f"{spec.kind}: {spec.help}{choices}" + (f"; {', '.join(limits)}" if limits else "")
+
+
+def refuse_extra(arguments: list[str], command: str) -> None:
+    """For commands that take no flags."""
+    if arguments:
+        raise UserError(f"{command} takes no arguments, got {' '.join(arguments)}")
+
+
+__all__ = ["Launch", "flag_of", "parse", "refuse_extra"]

@@ -1,0 +1,110 @@
+"""How far a study is: one bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from ablax.metrics import Metric
+
+
+class Progress:
+    """Shows trials finished, share of slots busy, trials per second, best so far, time left.
+
+    Args:
+        total: trials to train.
+        steps: steps that they make at most; progress is counted in these, because trials
+            finish in waves.
+        objective: whose best value is shown.
+        stream: where to; a bar if it is a terminal, else a line every `every` seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        steps: int,
+        objective: Metric | None,
+        stream: TextIO | None = None,
+        every: float = 10.0,
+    ):
+        self.total, self.steps, self.objective = total, max(steps, 1), objective
+        self.stream = sys.stderr if stream is None else stream
+        self.every = every
+        self.finished = 0
+        self.spent = 0  # steps trained, or saved by trials that ended early
+        self.busy = 0.0
+        self.best: float | None = None
+        self.program = ""
+        self._bar = self._task = None
+
+    def __enter__(self) -> "Progress":
+        self._started = self._printed = time.monotonic()
+        if self.stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[line]}"),
+                console=Console(file=self.stream),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=self.steps, line="compiling")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def advance(self, *, steps: int, finished: int, busy: float, best: float | None) -> None:
+        """Add what one segment did."""
+        self.spent += steps
+        self.finished += finished
+        self.busy = busy
+        if best is not None and self.objective is not None:
+            better = max if self.objective.direction == "max" else min
+            self.best = best if self.best is None else better(self.best, best)
+        now = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=min(self.spent, self.steps), line=self.line(now))
+        elif now - self._printed >= self.every:
+            self._printed = now
+            self.say(f"{100 * min(self.spent / self.steps, 1):3.0f}%  {self.line(now)}")
+
+    def line(self, now: float) -> str:
+        """The state in words.
+
+        >>> progress = Progress(8, 800, None)
+        >>> progress._started = 0.0
+        >>> progress.spent, progress.finished, progress.busy = 400, 4, 0.95
+        >>> progress.line(2.0)
+        '4/8 trials · slots 95% busy · 2.0 trials/s · 2 s left'
+        """
+        passed = max(now - self._started, 1e-9)
+        left = passed * (self.steps - self.spent) / max(self.spent, 1)
+        parts = [
+            f"{self.finished:,}/{self.total:,} trials",
+            f"slots {100 * self.busy:.0f}% busy",
+            f"{self.finished / passed:.1f} trials/s",
+        ]
+        if self.best is not None and self.objective is not None:
+            parts.append(f"best valid/{self.objective.name} {self.best:.4g}")
+        if self.spent:
+            parts.append(f"{max(left, 0):.0f} s left")
+        return " · ".join(parts)

@@ -1,0 +1,145 @@
+"""Slots: what one lane of the vmapped axis holds, and how a segment advances it.
+
+Everything here is a pure function of one lane; `engine` vmaps it over the slots of a device
+and shards the slots over the devices. A lane is never touched by another: promise 2.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ablax.sweep.stopping import Watch, exhausted, observe, unwatched
+from ablax.task import Task, Trial, at_step, means
+
+
+class Status(enum.IntEnum):
+    """What a slot is doing, or how its trial ended."""
+
+    EMPTY = 0
+    RUNNING = 1
+    DONE = 2  # all its steps
+    STOPPED = 3  # patience exhausted, or solved
+    DIVERGED = 4  # a loss that is not finite; frozen at its last finite state
+
+
+class Slot(NamedTuple):
+    trial: Trial
+    state: Any
+    best: Any  # the snapshot at watch.best_step
+    watch: Watch
+    status: Int[Array, ""]
+
+
+class Tally(NamedTuple):
+    """Sums of the step metrics over a segment, and the number of steps they are over."""
+
+    sums: dict[str, Float[Array, ""]]
+    count: Float[Array, ""]
+
+
+class Report(NamedTuple):
+    """The few scalars per slot that the host reads after a segment."""
+
+    status: Int[Array, ""]
+    step: Int[Array, ""]
+    watch: Watch
+    advanced: Int[Array, ""]  # steps taken in this segment
+    train: dict[str, Float[Array, ""]]
+    valid: dict[str, Float[Array, ""]]
+
+
+def fill(task: Task, trial: Trial, data: Any) -> Slot:
+    """A slot with a fresh trial in it."""
+    state = task.init(trial, task.view(trial, data))
+    return Slot(
+        trial, state, task.snapshot(state), unwatched(task.objective), jnp.int32(Status.RUNNING)
+    )
+
+
+def no_tally(task: Task, slot: Slot, view: Any) -> Tally:
+    """The tally before a segment's first step."""
+    shapes = jax.eval_shape(task.step, slot.state, slot.trial, view)[1]
+    return Tally({name: jnp.float32(0) for name in shapes}, jnp.float32(0))
+
+
+def advance(task: Task, slot: Slot, tally: Tally, view: Any) -> tuple[Slot, Tally]:
+    """One step, if the trial still has steps to make; otherwise nothing changes by a bit.
+
+    A step that meets a loss, or leads to parameters, that are not finite is undone: the
+    trial stays at its last finite state and is marked as diverged.
+    """
+    trial = slot.trial
+    active = (slot.status == Status.RUNNING) & (trial.step < trial.steps)
+    state, metrics = task.step(slot.state, trial, view)
+    finite = jnp.isfinite(metrics["loss"]) & _all_finite(task.snapshot(state))
+    moved = active & finite
+    return (
+        slot._replace(
+            state=_select(moved, state, slot.state),
+            trial=at_step(trial, trial.step + moved.astype(jnp.int32)),
+            status=jnp.where(active & ~finite, Status.DIVERGED, slot.status),
+        ),
+        Tally(
+            {k: tally.sums[k] + jnp.where(moved, v, 0.0) for k, v in metrics.items()},
+            tally.count + moved.astype(jnp.float32),
+        ),
+    )
+
+
+def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot, Report]:
+    """The boundary: validate, keep the best, decide whether the trial goes on."""
+    trial, hparams = slot.trial, slot.trial.hparams
+    variables = task.snapshot(slot.state)
+    valid = means(task.evaluate(variables, trial, view["valid"]))
+    advanced = tally.count > 0
+    running = slot.status == Status.RUNNING
+    status, watch, best = slot.status, slot.watch, slot.best
+    if task.objective is None:
+        best, watch = variables, watch._replace(best_step=trial.step)
+    else:
+        value = valid[task.objective.name]
+        seen, improved = observe(
+            watch, value, trial.step, metric=task.objective, min_delta=hparams.min_delta
+        )
+        counts = running & advanced
+        watch = _select(counts, seen, watch)
+        best = _select(counts & improved, variables, best)
+    ended = jnp.where(trial.step >= trial.steps, Status.DONE, Status.RUNNING)
+    ended = jnp.where(exhausted(watch, hparams.patience), Status.STOPPED, ended)
+    if task.solved is not None:
+        ended = jnp.where(task.solved(valid), Status.STOPPED, ended)
+    slot = slot._replace(
+        status=jnp.where(running, ended, status).astype(jnp.int32), watch=watch, best=best
+    )
+    train = {name: total / tally.count for name, total in tally.sums.items()}
+    report = Report(slot.status, trial.step, watch, tally.count.astype(jnp.int32), train, valid)
+    return slot, report
+
+
+def final(task: Task, variables: Any, trial: Trial, data: Mapping[str, Any]) -> dict[str, Array]:
+    """All that is kept of a finished trial: every split's metrics, and its measures."""
+    view = task.view(trial, data)
+    kept = {
+        f"{split}/{name}": value
+        for split in ("train", "valid", "test")
+        for name, value in means(task.evaluate(variables, trial, view[split])).items()
+    }
+    return kept | (task.measure(variables, trial) if task.measure is not None else {})
+
+
+def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    # x·0 is 0 for finite x and NaN otherwise; one sum per leaf instead of a boolean array.
+    totals = [
+        jnp.sum(leaf * 0)
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return jnp.isfinite(sum(totals, start=jnp.float32(0)))

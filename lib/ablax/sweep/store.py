@@ -1,0 +1,151 @@
+"""The tables of a run directory: Parquet, in parts while running, canonical at the end.
+
+Every part is written to a temporary name and renamed, so that a crash leaves no half file.
+Parts carry the trial's id; `compact` joins them, sorts them in the order of the plan and
+rewrites each table once: equal studies are equal bytes, however they were flushed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ablax.errors import UserError
+
+TABLES = ("trials", "curves", "timings")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` if the block succeeds.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_parquet(path: Path, table: pd.DataFrame | pa.Table) -> None:
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+class Store:
+    """The parts and tables under one run directory."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._parts = directory / "parts"
+        self._next = len(list(self._parts.glob("*.parquet"))) if self._parts.exists() else 0
+
+    def append(self, table: str, rows: pd.DataFrame) -> None:
+        """Write rows as a new part of a table."""
+        write_parquet(self._parts / f"{table}-{self._next:06d}.parquet", rows)
+        self._next += 1
+
+    def append_array(self, name: str, trials: Sequence[str], values: np.ndarray) -> None:
+        """Keep one array of fixed shape per trial."""
+        flat = pa.FixedSizeListArray.from_arrays(
+            pa.array(values.reshape(-1)), int(np.prod(values.shape[1:]))
+        )
+        schema = pa.schema(
+            [pa.field("trial", pa.string()), pa.field("value", flat.type)],
+            metadata={"shape": json.dumps(values.shape[1:])},
+        )
+        part = pa.Table.from_arrays([pa.array(list(trials)), flat], schema=schema)
+        write_parquet(self._parts / f"arrays.{name}-{self._next:06d}.parquet", part)
+        self._next += 1
+
+    def trials(self) -> pd.DataFrame:
+        """All finished trials, compacted or in parts."""
+        return self._read("trials")
+
+    def compact(self, order: Sequence[str]) -> None:
+        """Rewrite every table in canonical order and drop the parts.
+
+        Args:
+            order: the ids of all trials of the plan, in its order. Rows of other trials, and
+                curves of trials that did not finish, are dropped.
+        """
+        finished = set(self.trials().get("trial", pd.Series(dtype=str)))
+        rank = {trial: i for i, trial in enumerate(order) if trial in finished}
+        for table in TABLES:
+            rows = self._read(table)
+            if "trial" in rows:
+                rows = rows[rows["trial"].isin(rank)]
+                key = ["_rank", "step"] if "step" in rows else ["_rank"]
+                rows = (
+                    rows.assign(_rank=rows["trial"].map(rank))
+                    .drop_duplicates([*key, "trial"], keep="first")
+                    .sort_values(key, kind="stable")
+                    .drop(columns="_rank")
+                )
+            if len(rows.columns):
+                write_parquet(self.directory / f"{table}.parquet", rows.reset_index(drop=True))
+        for name in self._array_names():
+            self._compact_array(name, rank)
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    def _compact_array(self, name: str, rank: dict[str, int]) -> None:
+        tables = [pq.read_table(path) for path in self._files(f"arrays.{name}", f"arrays/{name}")]
+        joined = pa.concat_tables(tables)
+        ranks = np.array([rank.get(trial, -1) for trial in joined["trial"].to_pylist()])
+        keep = np.flatnonzero(ranks >= 0)
+        keep = keep[np.unique(ranks[keep], return_index=True)[1]]
+        ordered = joined.take(pa.array(keep)).combine_chunks()
+        write_parquet(self.directory / "arrays" / f"{name}.parquet", ordered)
+
+    def _array_names(self) -> list[str]:
+        parts = {p.name.split("-")[0] for p in self._parts.glob("arrays.*.parquet")}
+        return sorted(name.removeprefix("arrays.") for name in parts)
+
+    def _files(self, part: str, whole: str) -> list[Path]:
+        compacted = self.directory / f"{whole}.parquet"
+        parts = sorted(self._parts.glob(f"{part}-*.parquet"))
+        return [compacted, *parts] if compacted.exists() else parts
+
+    def _read(self, table: str) -> pd.DataFrame:
+        frames = [read_parquet(path) for path in self._files(table, table)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table of a run directory.
+
+    Raises:
+        UserError: the file is not there, or is not a whole Parquet file.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def read_array(path: Path) -> tuple[list[str], np.ndarray]:
+    """(ids of the trials, their arrays stacked) of a file in arrays/."""
+    table = pq.read_table(path)
+    shape = json.loads((table.schema.metadata or {})[b"shape"])
+    values = table["value"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return table["trial"].to_pylist(), values.reshape(-1, *shape)

@@ -1,0 +1,245 @@
+"""The seam between networks and the engine: what one trial does, as pure functions.
+
+A `Task` knows nothing of other trials: no function here has an axis over trials, and only
+the engine vmaps. The engine in turn knows nothing of networks. `supervised` builds the
+usual task out of a model, a loss and an optimizer; a custom task replaces one of its
+functions (`dataclasses.replace`) or brings its own.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from ablax.data.order import epoch_rows
+from ablax.data.splits import Split, Splits
+from ablax.losses import mean, reduce
+from ablax.metrics import Metric
+
+Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Trial:
+    """One point at one restart, as the compiled program sees it: every leaf is traced.
+
+    `hparams` is the point's Config, so `trial.hparams.l2` is a traced float32 and
+    `trial.hparams.width` a Python int.
+    """
+
+    hparams: Any
+    seed: Int[Array, ""]  # of the study, uint32
+    restart: Int[Array, ""]
+    step: Int[Array, ""]  # updates made so far
+    steps: Int[Array, ""]  # the horizon, for schedules
+
+    def rng(self, name: str, step: Int[Array, ""] | int | None = None) -> Key[Array, ""]:
+        """The key of a named stream, of this restart and, where given, of one step.
+
+        Derived from (study seed, restart, name, step) and from nothing else. So restart r
+        draws the same numbers at every point, and a trial's numbers depend neither on its
+        slot nor on what else is in the grid.
+        """
+        key = jax.random.key(self.seed)
+        for word in (self.restart, _stable_hash(name)):
+            key = jax.random.fold_in(key, word)
+        return key if step is None else jax.random.fold_in(key, step)
+
+
+def _stable_hash(name: str) -> int:
+    """31 bits of the name's SHA-256 (Python's own hash differs from process to process)."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
+
+
+def _the_state(state: Any) -> Any:
+    return state
+
+
+def _the_data(trial: Trial, data: Any) -> Any:
+    return data
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pure functions of one trial, and the data that they get as an argument.
+
+    Attributes:
+        data: one pytree of arrays per split: "train", "valid" and "test". The segment
+            program is given train and valid; only the final evaluation is given test.
+        init: (trial, data) -> state, any pytree.
+        step: (state, trial, data) -> (state, metrics): one update, which chooses its own
+            minibatch. `metrics` are scalars; "loss" must be among them, and when it is not
+            finite the trial has diverged.
+        evaluate: (variables, trial, split) -> {name: (sum, count)}.
+        snapshot: state -> variables: what "best" keeps and `evaluate` gets.
+        view: (trial, data) -> this trial's data, once per segment.
+        measure: (variables, trial) -> {name: array}: what else to keep of a finished trial.
+            Scalars become columns of trials.parquet, arrays go to arrays/.
+        objective: the validation metric that early stopping and selection look at, or None.
+        solved: {name: mean} of an evaluation -> whether the trial may stop.
+        metrics: the direction of every metric that `evaluate` and `measure` return.
+        version: raise it when the functions change what they compute; it is part of a
+            trial's identity.
+        fingerprint: a hash of the data; part of a trial's identity.
+        notes: lines for the plan, about the data.
+    """
+
+    data: Mapping[str, Any]
+    init: Callable[[Trial, Any], Any]
+    step: Callable[[Any, Trial, Any], tuple[Any, dict[str, Array]]]
+    evaluate: Callable[[Any, Trial, Any], Sums]
+    objective: Metric | None
+    snapshot: Callable[[Any], Any] = _the_state
+    view: Callable[[Trial, Any], Any] = _the_data
+    measure: Callable[[Any, Trial], dict[str, Array]] | None = None
+    solved: Callable[[dict[str, Array]], Array] | None = None
+    metrics: tuple[Metric, ...] = ()
+    version: int = 1
+    fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class SupervisedState(NamedTuple):
+    params: PyTree
+    opt_state: optax.OptState
+
+
+def supervised(
+    model: nn.Module,
+    data: Splits,
+    *,
+    loss: Callable[[Array, Array], Array],
+    optimizer: Callable[[Trial], optax.GradientTransformation],
+    batch_size: int,
+    metrics: Mapping[str, Callable[[Array, Array], Array]] | None = None,
+    penalty: Callable[[PyTree, Any], Array] | None = None,
+    project: Callable[[PyTree, Any], PyTree] | None = None,
+    initial: Callable[[PyTree, Any], PyTree] | None = None,
+    dropout_rate: Callable[[Any], Array] | None = None,
+    measure: Callable[[PyTree, Trial], dict[str, Array]] | None = None,
+    objective: Metric | None = None,
+    directions: tuple[Metric, ...] = (),
+) -> Task:
+    """The usual task: minibatch gradient descent on loss + penalty.
+
+    One step draws the minibatch of `trial.step` from the restart's epoch order, takes the
+    gradient of mean(loss) + penalty, updates by the optimizer and projects.
+
+    Args:
+        model: a Linen module called as `model(x)`, or as `model(x, dropout_rate)` with a
+            "dropout" stream where `dropout_rate` is given. Its variables must be params
+            alone.
+        data: the three splits.
+        loss: (outputs, targets) -> one value per example.
+        optimizer: trial -> optax chain, built from the trial's traced hparams.
+        batch_size: rows of a minibatch, at most those of the training split.
+        metrics: name -> (outputs, targets) -> one value per example, evaluated on every
+            split beside "loss", which is the loss without penalty and without dropout.
+        penalty: (params, hparams) -> scalar, added to the mean loss.
+        project: (params, hparams) -> params, after every update (max-norm).
+        initial: (params, hparams) -> params, once, on the model's initial parameters.
+        dropout_rate: hparams -> the traced rate given to the model in training.
+        measure: as in `Task`.
+        objective: default: the validation loss, lower is better.
+        directions: the direction of every further metric of `metrics` and `measure`.
+    """
+    per_example = {"loss": loss, **(metrics or {})}
+    n_train = len(data.train.x)
+    example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
+
+    def init(trial: Trial, data: Mapping[str, Split]) -> SupervisedState:
+        zeros = jnp.zeros(example.shape, example.dtype)
+        params = model.init(trial.rng("init"), zeros)["params"]
+        if initial is not None:
+            params = initial(params, trial.hparams)
+        return SupervisedState(params, optimizer(trial).init(params))
+
+    def outputs_in_training(params: PyTree, trial: Trial, x: Array) -> Array:
+        if dropout_rate is None:
+            return model.apply({"params": params}, x)
+        key = trial.rng("dropout", trial.step)
+        return model.apply(
+            {"params": params}, x, dropout_rate(trial.hparams), rngs={"dropout": key}
+        )
+
+    def step(
+        state: SupervisedState, trial: Trial, data: Mapping[str, Split]
+    ) -> tuple[SupervisedState, dict[str, Array]]:
+        rows = epoch_rows(trial.rng("order"), trial.step, batch_size, n_train)
+        x, y = data["train"].x[rows], data["train"].y[rows]
+
+        def objective_of(params: PyTree) -> tuple[Array, Array]:
+            value = mean(loss(outputs_in_training(params, trial, x), y))
+            return value if penalty is None else value + penalty(params, trial.hparams), value
+
+        grads, value = jax.grad(objective_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer(trial).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if project is not None:
+            params = project(params, trial.hparams)
+        return SupervisedState(params, opt_state), {"loss": value}
+
+    def evaluate(params: PyTree, trial: Trial, split: Split) -> Sums:
+        def of_chunk(x: Array, y: Array, mask: Array) -> Sums:
+            outputs = model.apply({"params": params}, x)
+            return {name: reduce(f(outputs, y), mask) for name, f in per_example.items()}
+
+        return in_chunks(of_chunk, split)
+
+    return Task(
+        data=data_of(data),
+        init=init,
+        step=step,
+        evaluate=evaluate,
+        objective=objective or Metric("loss", "min"),
+        snapshot=lambda state: state.params,
+        measure=measure,
+        metrics=(Metric("loss", "min"), *directions),
+        fingerprint=data.fingerprint,
+        notes=data.notes,
+    )
+
+
+def data_of(splits: Splits) -> dict[str, Split]:
+    """A task's data: the three splits by name."""
+    return {"train": splits.train, "valid": splits.valid, "test": splits.test}
+
+
+CHUNK = 2048
+"""Rows evaluated at once: bounds the memory of an evaluation on a large split."""
+
+
+def in_chunks(
+    evaluate: Callable[[Array, Array, Array], Sums], split: Split, chunk: int = CHUNK
+) -> Sums:
+    """Σ over chunks of evaluate(x, y, mask); the last one is padded and masked, never ragged."""
+    n = len(split.x)
+    if n <= chunk:
+        return evaluate(split.x, split.y, jnp.ones(n, bool))
+    n_chunks = -(-n // chunk)
+    rows = jnp.arange(n_chunks * chunk).reshape(n_chunks, chunk)
+
+    def of_rows(rows: Array) -> Sums:
+        # Padding repeats the last row, so that it is finite, and is masked out.
+        taken = jnp.minimum(rows, n - 1)
+        return evaluate(split.x[taken], split.y[taken], rows < n)
+
+    return jax.tree.map(lambda sums: sums.sum(axis=0), jax.lax.map(of_rows, rows))
+
+
+def means(sums: Sums) -> dict[str, Array]:
+    """{name: sum / count}; NaN where nothing was counted."""
+    return {name: total / count for name, (total, count) in sums.items()}
+
+
+def at_step(trial: Trial, step: Array) -> Trial:
+    """The trial after `step` updates."""
+    return dataclasses.replace(trial, step=step)
