@@ -68,10 +68,10 @@ PRESETS = {
     "paper": _preset(64, width=256),
 }
 
-L1 = grid.product(l1=[1e-4, 3e-4, 1e-3, 3e-3])
-L2 = grid.product(l2=[1e-4, 1e-3, 3e-3, 1e-2])
-ELASTIC_NET = grid.zipped(l1=[1e-4, 3e-4, 1e-3], l2=[1e-4, 1e-3, 3e-3])
-MAX_NORM = grid.product(max_norm=[0.5, 1.0, 2.0])
+L1 = grid.product(l1=[3e-5, 1e-4, 3e-4, 1e-3])
+L2 = grid.product(l2=[1e-5, 1e-4, 1e-3, 1e-2])
+ELASTIC_NET = grid.zipped(l1=[3e-5, 1e-4, 3e-4, 1e-3], l2=[1e-5, 1e-4, 1e-3, 1e-2])
+MAX_NORM = grid.product(max_norm=[1.0, 2.0, 3.0, 4.0])
 TABLE = {
     "linear": {"L1": L1, "L2": L2, "elastic net": ELASTIC_NET, "max-norm": MAX_NORM},
     "mlp": {

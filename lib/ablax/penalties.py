@@ -18,12 +18,9 @@ import optax
 from jax.tree_util import KeyPath, keystr
 from jaxtyping import Array, Float, PyTree
 
+from ablax.models.weights import is_weight
+
 Scalar = Float[Array, ""] | float
-
-
-def _name(path: KeyPath) -> str:
-    """The last key of a leaf's path; "" for a bare array."""
-    return keystr(path[-1:], simple=True)
 
 
 def weights(params: PyTree, *, include_bias: bool = False) -> list[Float[Array, "..."]]:
@@ -36,9 +33,12 @@ def weights(params: PyTree, *, include_bias: bool = False) -> list[Float[Array, 
     >>> [w.shape for w in weights(params)], len(weights(params, include_bias=True))
     ([(3, 2)], 2)
     """
-    excluded = {"scale"} if include_bias else {"bias", "scale"}
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return [leaf for path, leaf in leaves if _name(path) not in excluded]
+    return [
+        leaf
+        for path, leaf in leaves
+        if is_weight(path) or (include_bias and keystr(path[-1:], simple=True) == "bias")
+    ]
 
 
 def l1(params: PyTree, *, include_bias: bool = False) -> Float[Array, ""]:
@@ -104,7 +104,7 @@ def max_norm(params: PyTree, limit: Scalar) -> PyTree:
     """
 
     def project(path: KeyPath, w: Float[Array, "..."]) -> Float[Array, "..."]:
-        if _name(path) in ("bias", "scale"):
+        if not is_weight(path):
             return w
         axes = tuple(range(w.ndim - 1)) or tuple(range(w.ndim))
         norm = jnp.sqrt(jnp.square(w).sum(axis=axes, keepdims=True))

@@ -80,12 +80,15 @@ class Task:
             finite the trial has diverged.
         evaluate: (variables, trial, split) -> {name: (sum, count)}.
         snapshot: state -> variables: what "best" keeps and `evaluate` gets.
-        view: (trial, data) -> this trial's data, once per segment.
+        view: (trial, data) -> what `step` and `evaluate` get as this trial's data: its split,
+            its fraction, its noisy labels, its streams of random numbers. Computed once per
+            segment, not once per step.
         measure: (variables, trial) -> {name: array}: what else to keep of a finished trial.
             Scalars become columns of trials.parquet, arrays go to arrays/.
         objective: the validation metric that early stopping and selection look at, or None.
         solved: {name: mean} of an evaluation -> whether the trial may stop.
-        metrics: the direction of every metric that `evaluate` and `measure` return.
+        metrics: the direction of every metric that `evaluate` returns; tables lead with the
+            first.
         version: raise it when the functions change what they compute; it is part of a
             trial's identity.
         fingerprint: a hash of the data; part of a trial's identity.
@@ -149,7 +152,7 @@ def supervised(
         dropout_rate: hparams -> the traced rate given to the model in training.
         measure: as in `Task`.
         objective: default: the validation loss, lower is better.
-        directions: the direction of every further metric of `metrics` and `measure`.
+        directions: the direction of each of `metrics`; tables lead with the first.
     """
     per_example = {"loss": loss, **(metrics or {})}
     n_train = len(data.train.x)
@@ -162,22 +165,26 @@ def supervised(
             params = initial(params, trial.hparams)
         return SupervisedState(params, optimizer(trial).init(params))
 
-    def outputs_in_training(params: PyTree, trial: Trial, x: Array) -> Array:
+    def view(trial: Trial, data: Mapping[str, Any]) -> dict[str, Any]:
+        # The keys' derivation costs as much as a small network's step: once per segment.
+        return {**data, "order": trial.rng("order"), "dropout": trial.rng("dropout")}
+
+    def outputs_in_training(params: PyTree, trial: Trial, key: Key[Array, ""], x: Array) -> Array:
         if dropout_rate is None:
             return model.apply({"params": params}, x)
-        key = trial.rng("dropout", trial.step)
+        key = jax.random.fold_in(key, trial.step)
         return model.apply(
             {"params": params}, x, dropout_rate(trial.hparams), rngs={"dropout": key}
         )
 
     def step(
-        state: SupervisedState, trial: Trial, data: Mapping[str, Split]
+        state: SupervisedState, trial: Trial, data: Mapping[str, Any]
     ) -> tuple[SupervisedState, dict[str, Array]]:
-        rows = epoch_rows(trial.rng("order"), trial.step, batch_size, n_train)
+        rows = epoch_rows(data["order"], trial.step, batch_size, n_train)
         x, y = data["train"].x[rows], data["train"].y[rows]
 
         def objective_of(params: PyTree) -> tuple[Array, Array]:
-            value = mean(loss(outputs_in_training(params, trial, x), y))
+            value = mean(loss(outputs_in_training(params, trial, data["dropout"], x), y))
             return value if penalty is None else value + penalty(params, trial.hparams), value
 
         grads, value = jax.grad(objective_of, has_aux=True)(state.params)
@@ -201,8 +208,9 @@ def supervised(
         evaluate=evaluate,
         objective=objective or Metric("loss", "min"),
         snapshot=lambda state: state.params,
+        view=view,
         measure=measure,
-        metrics=(Metric("loss", "min"), *directions),
+        metrics=(*directions, Metric("loss", "min")),
         fingerprint=data.fingerprint,
         notes=data.notes,
     )

@@ -118,12 +118,9 @@ class Table:
 
     def selected(self, points: list[str]) -> str:
         """The point with the best mean objective on the validation split."""
-        means = {p: self.interval(p, f"valid/{self.objective.name}").mean for p in points}
-        worst = self.objective.worst
-        return max(
-            means,
-            key=lambda p: self.objective.sign * (means[p] if np.isfinite(means[p]) else worst),
-        )
+        column, sign = f"valid/{self.objective.name}", self.objective.sign
+        means = {point: self.interval(point, column).mean for point in points}
+        return max(means, key=lambda point: np.nan_to_num(sign * means[point], nan=-np.inf))
 
     def best(self) -> str:
         """The point that a user would take: the best of all on the validation split."""

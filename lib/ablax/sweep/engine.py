@@ -127,16 +127,12 @@ def bytes_per_slot(task: Task, trial: Trial) -> int:
 
 
 def solo_hlo(task: Task, trial: Trial) -> str:
-    """StableHLO of one step and one evaluation of one trial: what a program is, as text."""
+    """StableHLO of one trial's start, segment and evaluation: what a program is, as text."""
 
-    def solo(trial: Trial, data: Any) -> tuple[Slot, Report]:
-        slot = lanes.fill(task, trial, data)
-        view = task.view(trial, data)
-        return lanes.evaluate(
-            task, *lanes.advance(task, slot, lanes.no_tally(task, slot, view), view), view
-        )
+    def solo(trial: Trial, interval: Array, data: Any) -> tuple[Slot, Report]:
+        return lanes.train(task, lanes.fill(task, trial, data), interval, data)
 
-    return jax.jit(solo).lower(trial, training_data(task)).as_text()
+    return jax.jit(solo).lower(trial, np.int32(1), training_data(task)).as_text()
 
 
 def training_data(task: Task) -> dict[str, Any]:
@@ -146,12 +142,6 @@ def training_data(task: Task) -> dict[str, Any]:
 
 def segment_function(task: Task, mesh: Mesh) -> Callable:
     """(slots, retired, orders, interval, data) -> (slots, retired, report), sharded."""
-
-    def lane_steps(slots: Slot, view: Any, interval: Array) -> tuple[Slot, Any]:
-        axis = None if task.view is Task.view else 0
-        tally = jax.vmap(partial(lanes.no_tally, task), in_axes=(0, axis))(slots, view)
-        advance = jax.vmap(partial(lanes.advance, task), in_axes=(0, 0, axis))
-        return jax.lax.fori_loop(0, interval, lambda _, c: advance(*c, view), (slots, tally))
 
     def on_device(
         slots: Slot, retired: Retired, orders: Orders, interval: Array, data: Any
@@ -171,13 +161,8 @@ def segment_function(task: Task, mesh: Mesh) -> Callable:
             )
         )
         slots = _unless_empty(orders.fill, lambda: _refill(task, slots, orders, data), slots)
-        if task.view is Task.view:
-            view, axis = data, None
-        else:
-            view, axis = jax.vmap(task.view, in_axes=(0, None))(slots.trial, data), 0
-        slots, tally = lane_steps(slots, view, interval)
-        evaluate = jax.vmap(partial(lanes.evaluate, task), in_axes=(0, 0, axis))
-        slots, report = evaluate(slots, tally, view)
+        train = jax.vmap(partial(lanes.train, task), in_axes=(0, None, None))
+        slots, report = train(slots, interval, data)
         return slots, retired, report
 
     split, whole = PartitionSpec(AXIS), PartitionSpec()

@@ -69,9 +69,11 @@ def rows(baseline: Setting, changes: Mapping[str, Sequence[Setting]]) -> list[Se
 
     A change is a list of points (one per strength); all of them carry the change's name.
 
-    >>> rows({"l1": 0.0, "l2": 0.0}, {"L2": product(l2=[0.1, 0.2])})  # doctest: +NORMALIZE_WHITESPACE
-    [{'group': 'baseline', 'l1': 0.0, 'l2': 0.0},
-     {'group': 'L2', 'l1': 0.0, 'l2': 0.1}, {'group': 'L2', 'l1': 0.0, 'l2': 0.2}]
+    >>> for point in rows({"width": 32}, {"L2": product(l2=[0.1, 0.2])}):
+    ...     print(point)
+    {'group': 'baseline', 'width': 32}
+    {'group': 'L2', 'width': 32, 'l2': 0.1}
+    {'group': 'L2', 'width': 32, 'l2': 0.2}
     """
     table = [{GROUP: "baseline", **baseline}]
     for name, settings in changes.items():

@@ -28,7 +28,7 @@ def provenance(plan: Plan, command: str) -> dict[str, Any]:
         "device": plan.device_kind,
         "devices": plan.devices,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "matmul_precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
         "programs": {
             program.name: {
                 "slots_per_device": program.slots_per_device,

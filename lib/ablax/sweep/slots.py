@@ -38,7 +38,7 @@ class Tally(NamedTuple):
     """Sums of the step metrics over a segment, and the number of steps they are over."""
 
     sums: dict[str, Float[Array, ""]]
-    count: Float[Array, ""]
+    steps: Float[Array, ""]
 
 
 class Report(NamedTuple):
@@ -58,6 +58,22 @@ def fill(task: Task, trial: Trial, data: Any) -> Slot:
     return Slot(
         trial, state, task.snapshot(state), unwatched(task.objective), jnp.int32(Status.RUNNING)
     )
+
+
+def train(task: Task, slot: Slot, interval: Int[Array, ""], data: Any) -> tuple[Slot, Report]:
+    """A segment of one lane: its view of the data, `interval` steps, an evaluation.
+
+    What a view holds is computed once here, outside of the loop over steps; and what in it
+    does not depend on the trial stays one copy for all lanes under vmap.
+    """
+    view = task.view(slot.trial, data)
+    slot, tally = jax.lax.fori_loop(
+        0,
+        interval,
+        lambda _, carry: advance(task, *carry, view),
+        (slot, no_tally(task, slot, view)),
+    )
+    return evaluate(task, slot, tally, view)
 
 
 def no_tally(task: Task, slot: Slot, view: Any) -> Tally:
@@ -85,7 +101,7 @@ def advance(task: Task, slot: Slot, tally: Tally, view: Any) -> tuple[Slot, Tall
         ),
         Tally(
             {k: tally.sums[k] + jnp.where(moved, v, 0.0) for k, v in metrics.items()},
-            tally.count + moved.astype(jnp.float32),
+            tally.steps + moved.astype(jnp.float32),
         ),
     )
 
@@ -95,7 +111,7 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
     trial, hparams = slot.trial, slot.trial.hparams
     variables = task.snapshot(slot.state)
     valid = means(task.evaluate(variables, trial, view["valid"]))
-    advanced = tally.count > 0
+    advanced = tally.steps > 0
     running = slot.status == Status.RUNNING
     status, watch, best = slot.status, slot.watch, slot.best
     if task.objective is None:
@@ -115,8 +131,8 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
     slot = slot._replace(
         status=jnp.where(running, ended, status).astype(jnp.int32), watch=watch, best=best
     )
-    train = {name: total / tally.count for name, total in tally.sums.items()}
-    report = Report(slot.status, trial.step, watch, tally.count.astype(jnp.int32), train, valid)
+    train = {name: total / tally.steps for name, total in tally.sums.items()}
+    report = Report(slot.status, trial.step, watch, tally.steps.astype(jnp.int32), train, valid)
     return slot, report
 
 
@@ -136,10 +152,6 @@ def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
-    # x·0 is 0 for finite x and NaN otherwise; one sum per leaf instead of a boolean array.
-    totals = [
-        jnp.sum(leaf * 0)
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    return jnp.isfinite(sum(totals, start=jnp.float32(0)))
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    # Reductions of booleans are vectorized where sums of floats, ordered, are not.
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))

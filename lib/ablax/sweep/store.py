@@ -78,9 +78,10 @@ class Store:
         write_parquet(self._parts / f"arrays.{name}-{self._next:06d}.parquet", part)
         self._next += 1
 
-    def trials(self) -> pd.DataFrame:
-        """All finished trials, compacted or in parts."""
-        return self._read("trials")
+    def finished(self) -> set[str]:
+        """The ids of all finished trials, compacted or in parts."""
+        rows = self._read("trials")
+        return set(rows["trial"]) if len(rows) else set()
 
     def compact(self, order: Sequence[str]) -> None:
         """Rewrite every table in canonical order and drop the parts.
@@ -89,7 +90,7 @@ class Store:
             order: the ids of all trials of the plan, in its order. Rows of other trials, and
                 curves of trials that did not finish, are dropped.
         """
-        finished = set(self.trials().get("trial", pd.Series(dtype=str)))
+        finished = self.finished()
         rank = {trial: i for i, trial in enumerate(order) if trial in finished}
         for table in TABLES:
             rows = self._read(table)

@@ -46,12 +46,12 @@ def claim(directory: Path, plan: Plan) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file; expected a directory")
     if (directory / STUDY).exists():
-        done = Store(directory).trials()
-        foreign = set(done.get("trial", [])) - {trial.id for trial in plan.trials}
+        done = Store(directory).finished()
+        foreign = done - {trial.id for trial in plan.trials}
         if foreign:
             raise UserError(
-                f"--out {directory} holds another study: {len(foreign)} of its {len(done)} finished "
-                f"trials are not in this one. Expected the same experiment, seed, data and "
+                f"--out {directory} holds another study: {len(foreign)} of its {len(done)} "
+                f"finished trials are not in this one. Expected the same experiment, seed, data and "
                 f"settings (more points or restarts are fine); choose another --out."
             )
     elif directory.exists() and any(directory.iterdir()):
@@ -76,7 +76,7 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
     started = time.perf_counter()
     claim(directory, plan)
     store = Store(directory)
-    done = set(store.trials().get("trial", []))
+    done = store.finished()
     todo = {
         program.name: [t for t in program.trials if t.id not in done] for program in plan.programs
     }
@@ -113,7 +113,7 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
                     )
         finally:
             store.compact([trial.id for trial in plan.trials])
-    missing = len(plan.trials) - len(store.trials())
+    missing = len(plan.trials) - len(store.finished())
     return Result(n_todo - missing, missing, time.perf_counter() - started)
 
 
