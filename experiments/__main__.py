@@ -1,6 +1,8 @@
 """The command line: `./launch.sh` sets up the environment and runs this module."""
 
+import ast
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from pathlib import Path
@@ -8,8 +10,6 @@ from types import ModuleType
 
 import experiments
 from ablax.errors import UserError, unknown
-
-ROOT = Path(experiments.__file__).parent
 
 START = """\
 Ablax trains a whole ablation study as one compiled program, and judges the result.
@@ -31,22 +31,22 @@ Start with:  ./launch.sh regularization
 
 def names() -> list[str]:
     """The experiments: the modules of this folder."""
-    found = pkgutil.iter_modules([str(ROOT)])
+    found = pkgutil.iter_modules(experiments.__path__)
     return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
 
 
 def load(name: str) -> ModuleType:
     """An experiment by name."""
     if name not in names():
-        raise unknown("command or experiment", name, [*COMMANDS, *names()])
+        raise unknown("command or experiment", name, [*COMMANDS, "test", *names()])
     return importlib.import_module(f"experiments.{name}")
 
 
-def summary(module: str) -> str:
-    """First line of a module's docstring, read without importing it."""
-    import ast
-
-    return (ast.get_docstring(ast.parse((ROOT / f"{module}.py").read_text())) or "").split("\n")[0]
+def summary(name: str) -> str:
+    """First line of an experiment's docstring, read without importing it."""
+    spec = importlib.util.find_spec(f"experiments.{name}")
+    source = Path(spec.origin).read_text() if spec and spec.origin else ""
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def list_experiments(arguments: list[str]) -> None:
@@ -69,10 +69,14 @@ def resume(arguments: list[str]) -> int:
 
     _expect(len(arguments) == 1, "expected: resume DIR")
     path = Path(arguments[0]) / "study.json"
-    if not path.is_file():
-        raise UserError(f"{arguments[0]} holds no study: {path} is missing")
-    study = json.loads(path.read_text())
-    name, *flags = shlex.split(study["provenance"]["command"])[1:]
+    try:
+        command = json.loads(path.read_text())["provenance"]["command"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{arguments[0]} holds no study: cannot read {path}: {error}") from error
+    name, *flags = shlex.split(command)[1:]
+    if "--out" in flags:
+        at = flags.index("--out")
+        del flags[at : at + 2]
     return experiment(name, [*flags, "--out", arguments[0]])
 
 
@@ -90,18 +94,26 @@ def data(arguments: list[str]) -> None:
     from ablax.data.directory import data_directory
 
     match arguments:
-        case ["list"]:
-            print(catalog.listing())
+        case ["list"] | ["list", "--verify"]:
+            print(f"data directory: {data_directory()}")
+            for row in catalog.listing(verify="--verify" in arguments):
+                print(f"{row.name:<14}{row.present:<9}{row.description}; {row.records}")
+                print(f"{'':<23}{row.home}")
+                for file, checksum in row.files:
+                    print(f"{'':<23}{file}  sha256 {checksum}")
         case ["fetch", name]:
-            catalog.fetch(name, data_directory())
+            for path in catalog.fetch(name):
+                print(path)
         case _:
-            raise UserError("expected: data list, or data fetch NAME")
+            raise UserError("expected: data list [--verify], or data fetch NAME")
 
 
 def bench(arguments: list[str]) -> None:
     from experiments.bench import BENCHES
 
     name, *rest = arguments or ["sweep"]
+    if name.startswith("--"):
+        name, rest = "sweep", arguments
     if name not in BENCHES:
         raise unknown("bench", name, BENCHES)
     importlib.import_module(f"experiments.bench.{name}").main(rest)

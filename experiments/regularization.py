@@ -20,6 +20,7 @@ from ablax import losses, metrics, optimizers, penalties, schedules
 from ablax.activations import ACTIVATIONS
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import DATASETS, load, split
+from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.models.initializers import INITIALIZERS
 from ablax.models.mlp import MLP
@@ -93,6 +94,8 @@ def points(config: Config) -> list[grid.Setting]:
     axes = grid.axes(config)
     strengths = {name: axes.pop(name) for name in STRENGTHS if name in axes}
     models = axes.pop("model", None)
+    if models and "linear" in models and any(strengths.get("dropout_rate", ())):
+        raise UserError("--dropout-rate: the linear model has no hidden units to drop")
     if strengths:
         chosen = grid.product(model=models or ["mlp"], **strengths)
     else:

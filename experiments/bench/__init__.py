@@ -1,0 +1,6 @@
+"""Benchmarks that set Ablax beside other ways to train the same networks."""
+
+BENCHES: dict[str, str] = {
+    "sweep": "trials per minute of a sweep: Ablax, one JAX trial at a time, PyTorch, scikit-learn",
+}
+"""Name → what it measures; each is a module of this folder with `main(arguments)`."""

@@ -67,9 +67,11 @@ def hparam(
     return _field(default, FieldSpec("hparam", help, low, high, below))
 
 
-def protocol(default: float, help: str, *, low: float | None = None) -> Any:
+def protocol(
+    default: float, help: str, *, low: float | None = None, high: float | None = None
+) -> Any:
     """A traced scalar that says how a trial is run, and with it what its result is."""
-    return _field(default, FieldSpec("protocol", help, low))
+    return _field(default, FieldSpec("protocol", help, low, high))
 
 
 def static(
@@ -115,8 +117,10 @@ def field_specs(cls: Any) -> dict[str, FieldSpec]:
 class BaseConfig:
     """The protocol that every trial has."""
 
-    steps: int = protocol(2000, "training steps at most", low=1)
-    eval_every: int = protocol(50, "steps between two evaluations (a segment)", low=1)
+    steps: int = protocol(2000, "training steps at most", low=1, high=10**9)
+    eval_every: int = protocol(
+        50, "steps between two evaluations (a segment)", low=1, high=10**9
+    )
     patience: float = protocol(
         math.inf, "stop after this many evaluations without improvement; inf is off", low=1
     )

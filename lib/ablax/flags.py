@@ -36,7 +36,8 @@ def parse(
     wrong type with exit status 2.
 
     Raises:
-        UserError: an unknown preset, restarts < 1, or a seed that is not a 32-bit integer.
+        UserError: an unknown flag or preset, restarts < 1, a seed that is not a 32-bit
+            integer, or slots that are no multiple of 16.
     """
     preset = _preset_name(arguments, default_preset)
     presets: dict[str, Preset] = experiment.PRESETS
@@ -70,6 +71,7 @@ def parse(
         [(n, kind, dataclasses.field(default=default)) for n, kind, default in [*study, *fields]],
         frozen=True,
     )
+    _refuse_unknown(arguments, [n for n, _, _ in [*study, *fields]])
     given = tyro.cli(
         flags,
         args=arguments,
@@ -100,6 +102,15 @@ def _validate(launch: Launch) -> None:
         raise UserError(f"--slots: expected a multiple of 16, got {launch.slots}")
 
 
+def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
+    """tyro refuses these too; this names the nearest flag."""
+    flags = [flag_of(name) for name in names]
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if argument.startswith("--") and flag not in [*flags, "--help"]:
+            raise unknown("flag", argument, flags)
+
+
 def _preset_name(arguments: list[str], default: str) -> str:
     """The preset decides the defaults of the other flags, so it is read before them."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -124,12 +135,3 @@ def _help(spec: FieldSpec) -> str:
         for text in [text.format(bound)]
     ]
     return f"{spec.kind}: {spec.help}{choices}" + (f"; {', '.join(limits)}" if limits else "")
-
-
-def refuse_extra(arguments: list[str], command: str) -> None:
-    """For commands that take no flags."""
-    if arguments:
-        raise UserError(f"{command} takes no arguments, got {' '.join(arguments)}")
-
-
-__all__ = ["Launch", "flag_of", "parse", "refuse_extra"]

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ablax.data.order import epoch_rows
 from ablax.data.splits import Split, Splits
+from ablax.errors import UserError
 from ablax.losses import mean, reduce
 from ablax.metrics import Metric
 
@@ -153,9 +154,16 @@ def supervised(
         measure: as in `Task`.
         objective: default: the validation loss, lower is better.
         directions: the direction of each of `metrics`; tables lead with the first.
+
+    Raises:
+        UserError: the batch is larger than the training split.
     """
     per_example = {"loss": loss, **(metrics or {})}
     n_train = len(data.train.x)
+    if batch_size > n_train:
+        raise UserError(
+            f"--batch-size: expected at most the {n_train} training examples, got {batch_size}"
+        )
     example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
 
     def init(trial: Trial, data: Mapping[str, Split]) -> SupervisedState:

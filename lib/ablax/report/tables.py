@@ -74,8 +74,7 @@ class Table:
 
     def array(self, name: str) -> dict[str, np.ndarray]:
         """{trial: array} of arrays/<name>.parquet."""
-        ids, values = read_array(self.directory / "arrays" / f"{name}.parquet")
-        return dict(zip(ids, values, strict=True))
+        return read_array(self.directory / "arrays" / f"{name}.parquet")
 
     def values(self, point: str, column: str) -> pd.Series:
         """A column of one point's trials, indexed by restart."""

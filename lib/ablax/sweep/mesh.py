@@ -1,6 +1,7 @@
 """Devices, and how many slots each of them gets."""
 
 import os
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -14,16 +15,18 @@ other code for the remainder of a vector, and a trial's last bits would change w
 
 
 def cpu_devices_per_core() -> None:
-    """On a CPU, one JAX device per core; must be called before JAX starts its backends.
+    """On a CPU, one JAX device per core, unless their number has been chosen already.
 
-    Two devices on two cores are about twice as fast as one device over both: the small
+    Must be called before JAX starts its backends. Two devices on two cores are about twice as fast as one device over both: the small
     matrix products of these networks are not worth splitting between threads.
     """
+    if jax.config.values["jax_num_cpu_devices"] > 0:
+        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def mesh_of(devices: list[jax.Device] | None = None) -> Mesh:
+def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices (or the given ones) along the one axis `trial`."""
     return Mesh(np.array(devices or jax.devices()), (AXIS,))
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
-from ablax.config import canonical, field_specs, validate
+from ablax.config import canonical, field_specs, flag_of, validate
 from ablax.errors import UserError
 from ablax.sweep import engine, grid
 from ablax.sweep.mesh import memory_per_device, slots_per_device
@@ -78,39 +78,45 @@ class Plan:
 
 
 def points_of(config: Any, settings: Sequence[grid.Setting]) -> tuple[Point, ...]:
-    """The settings as points: complete Configs with a name each.
+    """The settings as points: complete Configs, named by what they set and others do not.
 
     Raises:
         UserError: a field that the Config does not have, a value out of range, or two
             points that are the same.
     """
     known = field_specs(config)
-    points = []
-    for setting in settings:
-        changes = {name: value for name, value in setting.items() if name != grid.GROUP}
-        for name in changes:
-            if name not in known:
-                raise UserError(f"a point sets the unknown field {name!r}; known: {list(known)}")
-        whole = dataclasses.replace(config, **changes)
-        left = grid.axes(whole)
-        if left:
+    changes = [{k: v for k, v in setting.items() if k != grid.GROUP} for setting in settings]
+    if not changes:
+        raise UserError("the study has no points")
+    for name in {name for change in changes for name in change}:
+        if name not in known:
+            raise UserError(f"a point sets the unknown field {name!r}; known: {list(known)}")
+    configs = [dataclasses.replace(config, **change) for change in changes]
+    for whole in configs:
+        if left := grid.axes(whole):
             raise UserError(
-                f"{next(iter(left))} has several values, but the experiment's points do not use it"
+                f"{flag_of(next(iter(left)))} has several values, but the experiment's points "
+                "do not use it"
             )
         validate(whole)
-        name = " ".join(f"{key}={_short(value)}" for key, value in changes.items()) or "default"
-        points.append(Point(name, setting.get(grid.GROUP, name), whole))
-    if not points:
-        raise UserError("the study has no points")
-    for same, n in Counter(canonical(point.config) for point in points).items():
+    for same, n in Counter(map(canonical, configs)).items():
         if n > 1:
-            name = next(point.name for point in points if canonical(point.config) == same)
-            raise UserError(f"the point {name} occurs {n} times")
+            twice = next(c for c, whole in zip(changes, configs, strict=True)
+                         if canonical(whole) == same)  # fmt: skip
+            raise UserError(f"the point {twice} occurs {n} times")
+    differing = varying(configs)
+    points = []
+    for setting, change, whole in zip(settings, changes, configs, strict=True):
+        name = " ".join(f"{k}={_short(v)}" for k, v in change.items() if k in differing)
+        name = name or setting.get(grid.GROUP, "default")
+        points.append(Point(name, setting.get(grid.GROUP, name), whole))
     return tuple(points)
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Six digits where these are the value; else all of them, for a name must tell two apart."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(float(value))
 
 
 def make_plan(
@@ -128,7 +134,8 @@ def make_plan(
     by_statics: dict[Any, list[Point]] = {}
     for point in points:
         by_statics.setdefault(jax.tree.structure(point.config), []).append(point)
-    varying = _varying_statics(points)
+    kinds = field_specs(config)
+    statics = [n for n in varying([p.config for p in points]) if kinds[n].kind == "static"]
     programs = []
     for members in by_statics.values():
         task = experiment.task(members[0].config)
@@ -141,7 +148,7 @@ def make_plan(
         size = engine.bytes_per_slot(task, example)
         programs.append(
             Program(
-                name=" ".join(f"{k}={getattr(members[0].config, k)}" for k in varying) or name,
+                name=" ".join(f"{k}={getattr(members[0].config, k)}" for k in statics) or name,
                 task=task,
                 trials=trials,
                 bytes_per_slot=size,
@@ -171,15 +178,12 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _varying_statics(points: Sequence[Point]) -> list[str]:
-    statics = [n for n, spec in field_specs(points[0].config).items() if spec.kind == "static"]
-    return [n for n in statics if len({getattr(p.config, n) for p in points}) > 1]
-
-
-def varying(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """The fields that differ between points, with their values in order of appearance."""
-    fields = field_specs(points[0].config)
-    seen = {name: list(dict.fromkeys(getattr(p.config, name) for p in points)) for name in fields}
+def varying(configs: Sequence[Any]) -> dict[str, list[Any]]:
+    """The fields that differ between Configs, with their values in order of appearance."""
+    seen = {
+        name: list(dict.fromkeys(getattr(config, name) for config in configs))
+        for name in field_specs(configs[0])
+    }
     return {name: values for name, values in seen.items() if len(values) > 1}
 
 
@@ -187,7 +191,7 @@ def describe(plan: Plan) -> dict[str, str]:
     """The plan as labelled lines, for the terminal and the report."""
     config = plan.points[0].config
     kinds = {name: spec.kind for name, spec in field_specs(config).items()}
-    differing = varying(plan.points)
+    differing = varying([point.config for point in plan.points])
 
     def listed(wanted: str) -> str:
         return ", ".join(

@@ -152,6 +152,6 @@ def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     # Reductions of booleans are vectorized where sums of floats, ordered, are not.
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
+    return jnp.all(jnp.array([True, *(jnp.isfinite(leaf).all() for leaf in leaves)]))

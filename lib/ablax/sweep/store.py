@@ -8,8 +8,8 @@ rewrites each table once: equal studies are equal bytes, however they were flush
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -58,7 +59,8 @@ class Store:
     def __init__(self, directory: Path):
         self.directory = directory
         self._parts = directory / "parts"
-        self._next = len(list(self._parts.glob("*.parquet"))) if self._parts.exists() else 0
+        numbers = [int(path.stem.rpartition("-")[2]) for path in self._parts.glob("*.parquet")]
+        self._next = max(numbers, default=-1) + 1
 
     def append(self, table: str, rows: pd.DataFrame) -> None:
         """Write rows as a new part of a table."""
@@ -66,15 +68,16 @@ class Store:
         self._next += 1
 
     def append_array(self, name: str, trials: Sequence[str], values: np.ndarray) -> None:
-        """Keep one array of fixed shape per trial."""
-        flat = pa.FixedSizeListArray.from_arrays(
-            pa.array(values.reshape(-1)), int(np.prod(values.shape[1:]))
+        """Keep one array per trial; programs may differ in its shape."""
+        size = int(np.prod(values.shape[1:]))
+        offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * size)
+        part = pa.table(
+            {
+                "trial": pa.array(list(trials)),
+                "shape": pa.array([list(values.shape[1:])] * len(values), pa.list_(pa.int32())),
+                "value": pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))),
+            }
         )
-        schema = pa.schema(
-            [pa.field("trial", pa.string()), pa.field("value", flat.type)],
-            metadata={"shape": json.dumps(values.shape[1:])},
-        )
-        part = pa.Table.from_arrays([pa.array(list(trials)), flat], schema=schema)
         write_parquet(self._parts / f"arrays.{name}-{self._next:06d}.parquet", part)
         self._next += 1
 
@@ -83,12 +86,14 @@ class Store:
         rows = self._read("trials")
         return set(rows["trial"]) if len(rows) else set()
 
-    def compact(self, order: Sequence[str]) -> None:
+    def compact(self, order: Mapping[str, Mapping[str, str]]) -> None:
         """Rewrite every table in canonical order and drop the parts.
 
         Args:
-            order: the ids of all trials of the plan, in its order. Rows of other trials, and
-                curves of trials that did not finish, are dropped.
+            order: {trial: its labels} of all trials of the plan, in its order. Rows of other
+                trials, and curves of trials that did not finish, are dropped. Labels are
+                columns of trials.parquet that the plan gives anew: the same point may have
+                another name in a larger grid.
         """
         finished = self.finished()
         rank = {trial: i for i, trial in enumerate(order) if trial in finished}
@@ -98,16 +103,24 @@ class Store:
                 rows = rows[rows["trial"].isin(rank)]
                 key = ["_rank", "step"] if "step" in rows else ["_rank"]
                 rows = (
-                    rows.assign(_rank=rows["trial"].map(rank))
+                    rows.assign(_rank=[rank[trial] for trial in rows["trial"]])
                     .drop_duplicates([*key, "trial"], keep="first")
                     .sort_values(key, kind="stable")
                     .drop(columns="_rank")
                 )
+            if table == "trials" and len(rows):
+                labels = pd.DataFrame([order[trial] for trial in rows["trial"]], index=rows.index)
+                rows = rows.assign(**{name: labels[name] for name in labels})
             if len(rows.columns):
                 write_parquet(self.directory / f"{table}.parquet", rows.reset_index(drop=True))
         for name in self._array_names():
             self._compact_array(name, rank)
         shutil.rmtree(self._parts, ignore_errors=True)
+
+    def compact_parts(self, order: Sequence[str]) -> None:
+        """Compact if there is something left to: a crash may have come in between."""
+        if self._parts.exists():
+            self.compact(order)
 
     def _compact_array(self, name: str, rank: dict[str, int]) -> None:
         tables = [pq.read_table(path) for path in self._files(f"arrays.{name}", f"arrays/{name}")]
@@ -119,12 +132,13 @@ class Store:
         write_parquet(self.directory / "arrays" / f"{name}.parquet", ordered)
 
     def _array_names(self) -> list[str]:
-        parts = {p.name.split("-")[0] for p in self._parts.glob("arrays.*.parquet")}
+        parts = {p.stem.rpartition("-")[0] for p in self._parts.glob("arrays.*.parquet")}
         return sorted(name.removeprefix("arrays.") for name in parts)
 
     def _files(self, part: str, whole: str) -> list[Path]:
         compacted = self.directory / f"{whole}.parquet"
-        parts = sorted(self._parts.glob(f"{part}-*.parquet"))
+        found = self._parts.glob(f"{part}-*.parquet")
+        parts = sorted(path for path in found if path.stem.rpartition("-")[0] == part)
         return [compacted, *parts] if compacted.exists() else parts
 
     def _read(self, table: str) -> pd.DataFrame:
@@ -144,9 +158,18 @@ def read_parquet(path: Path) -> pd.DataFrame:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
-def read_array(path: Path) -> tuple[list[str], np.ndarray]:
-    """(ids of the trials, their arrays stacked) of a file in arrays/."""
-    table = pq.read_table(path)
-    shape = json.loads((table.schema.metadata or {})[b"shape"])
-    values = table["value"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return table["trial"].to_pylist(), values.reshape(-1, *shape)
+def read_array(path: Path) -> dict[str, np.ndarray]:
+    """{trial: array} of a file in arrays/.
+
+    Raises:
+        UserError: the file is not there, or is not a whole Parquet file.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    columns = (table[name] for name in ("trial", "shape", "value"))
+    return {
+        trial.as_py(): np.asarray(value.values).reshape(shape.as_py())
+        for trial, shape, value in zip(*columns, strict=True)
+    }

@@ -25,6 +25,8 @@ from ablax.sweep.snapshots import Keep, Snapshots
 from ablax.sweep.store import Store, write_json
 
 STUDY = "study.json"
+PROBE = ".probe"
+LEFTOVERS = (PROBE, f".{STUDY}.tmp")  # what a crash in a launch's first moment leaves behind
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,25 @@ def claim(directory: Path, plan: Plan) -> None:
     only the missing trials are trained. A finished trial that the plan does not have means
     that the directory belongs to another study.
     """
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"--out {directory} is a file; expected a directory")
-    if (directory / STUDY).exists():
-        done = Store(directory).finished()
-        foreign = done - {trial.id for trial in plan.trials}
-        if foreign:
-            raise UserError(
-                f"--out {directory} holds another study: {len(foreign)} of its {len(done)} "
-                f"finished trials are not in this one. Expected the same experiment, seed, data and "
-                f"settings (more points or restarts are fine); choose another --out."
-            )
-    elif directory.exists() and any(directory.iterdir()):
-        raise UserError(
-            f"--out {directory} is not empty and holds no study ({STUDY} is missing); "
-            "expected a new or empty directory, or one of this study"
-        )
     try:
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"--out {directory} is a file; expected a directory")
+        if (directory / STUDY).exists():
+            done = Store(directory).finished()
+            foreign = done - {trial.id for trial in plan.trials}
+            if foreign:
+                raise UserError(
+                    f"--out {directory} holds another study: {len(foreign)} of its {len(done)} "
+                    f"finished trials are not in this one. Expected the same experiment, seed, "
+                    f"data and settings (more points or restarts are fine); choose another --out."
+                )
+        elif directory.exists() and any(path.name not in LEFTOVERS for path in directory.iterdir()):
+            raise UserError(
+                f"--out {directory} is not empty and holds no study ({STUDY} is missing); "
+                "expected a new or empty directory, or one of this study"
+            )
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".probe"
+        probe = directory / PROBE
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -82,6 +84,7 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
     }
     n_todo = sum(map(len, todo.values()))
     if n_todo == 0:
+        store.compact_parts([trial.id for trial in plan.trials])
         return Result(0, 0, time.perf_counter() - started)
     write_json(
         directory / STUDY,
@@ -112,7 +115,9 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
                         program, todo[program.name], plan.seed, store, keep, progress, stop
                     )
         finally:
-            store.compact([trial.id for trial in plan.trials])
+            store.compact(
+                {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
+            )
     missing = len(plan.trials) - len(store.finished())
     return Result(n_todo - missing, missing, time.perf_counter() - started)
 
