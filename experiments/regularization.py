@@ -158,7 +158,10 @@ LABELS = {
 def figures(table: Table) -> dict:
     """Test error against strength, the model-complexity graph, weights and what they look like."""
     drawn = {
-        "strength": draw.strengths(table, LABELS),
+        "strength": draw.captioned(
+            draw.strengths(table, LABELS),
+            "Test error against strength: means over restarts with 95% intervals.",
+        ),
         "complexity": complexity_figure(table),
         "weights": weights_figure(table),
     }
@@ -168,9 +171,9 @@ def figures(table: Table) -> dict:
 
 def chosen(table: Table, *groups: str) -> dict[str, str]:
     """{group: its point selected on validation} of the network with most groups: the mlp."""
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for (_, group), members in table.groups().items():
-        model = table.points.loc[members[0], "model"]
+        model = table.settings[members[0]]["model"]
         if not groups or group in groups:
             rows.setdefault(model, {})[group] = table.selected(members)
     return rows.get("mlp") or next(iter(rows.values()), {})
@@ -184,7 +187,11 @@ def complexity_figure(table: Table):
     figure, panels = draw.panels(len(points), sharey=True)
     for ax, point in zip(panels, points, strict=True):
         draw.complexity(ax, table, point)
-    return figure
+    return draw.captioned(
+        figure,
+        "The model-complexity graph: loss against steps, a thin line a restart. The dotted line "
+        "is the mean step at which validation was best: where early stopping takes the weights.",
+    )
 
 
 def weights_figure(table: Table):
@@ -192,15 +199,18 @@ def weights_figure(table: Table):
     histograms = table.array("weight_histogram")
     figure, (ax,) = draw.panels(1, width=6.4)
     centres = (BINS[1:] + BINS[:-1]) / 2
-    named = chosen(table, "baseline", "L1", "L2") or {p: p for p in list(table.points.index)[:3]}
+    named = chosen(table, "baseline", "L1", "L2") or {p: p for p in list(table.settings)[:3]}
     for number, (group, point) in enumerate(named.items()):
-        trials = table.trials.loc[table.trials["point"] == point, "trial"]
-        counts = np.mean([histograms[t] / histograms[t].sum() for t in trials], axis=0)
+        counts = [histograms[trial] for trial in table.of(point)["trial"]]
+        counts = np.mean([count / count.sum() for count in counts], axis=0)
         ax.stairs(counts, BINS, label=f"{group} ({point})", color=draw.COLOURS[number], lw=1.5)
     ax.set(xlabel="weight (outermost bins: all beyond)", ylabel="share of weights", yscale="log",
            xlim=(centres[0], centres[-1]))  # fmt: skip
     ax.legend(fontsize=8)
-    return figure
+    return draw.captioned(
+        figure,
+        "Where each penalty leaves the weights: shares over all layers, mean over restarts.",
+    )
 
 
 def first_layer_figure(table: Table):
@@ -210,13 +220,16 @@ def first_layer_figure(table: Table):
     if side * side != next(iter(first.values())).shape[1] or side < 4:
         return None
     named = chosen(table, "baseline", "L1", "L2", "dropout", "max-norm")
-    named = named or {p: p for p in list(table.points.index)[:5]}
-    rows = table.trials.set_index(["point", "restart"])["trial"]
+    named = named or {p: p for p in list(table.settings)[:5]}
     pictures = {
-        group: first[rows.loc[point].iloc[0]].reshape(-1, side, side)
+        group: first[table.of(point)["trial"].iloc[0]].reshape(-1, side, side)
         for group, point in named.items()
     }
-    return draw.images(pictures)
+    return draw.captioned(
+        draw.images(pictures),
+        "Incoming weights of the first eight units (or classes) of the first restart, as images; "
+        "red is positive, blue negative, each row on its own scale.",
+    )
 
 
 def _between(column: str, a: str, b: str, sign: float):

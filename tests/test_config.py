@@ -123,7 +123,7 @@ def test_accepted(changes):
 
 @pytest.mark.parametrize("steps", [2**31, 10**12])
 def test_steps_beyond_int32_are_refused(steps):
-    with pytest.raises(UserError, match="--steps: .*at most"):
+    with pytest.raises(UserError, match=r"--steps: .*at most"):
         validate(Config(steps=steps))
 
 

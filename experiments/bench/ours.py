@@ -151,14 +151,15 @@ class Bare:
 
         def lane(params: Any, key: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
             def loss(params: Any, rows: Any) -> Any:
-                return LOSS(model.apply({"params": params}, x[rows]), y[rows]).mean()
+                scores: Any = model.apply({"params": params}, x[rows])
+                return LOSS(scores, y[rows]).mean()
 
-            def step(carry: Any, _: None) -> tuple[Any, Any]:
+            def step(carry: Any, _: Any) -> tuple[Any, Any]:
                 params, key = carry
                 key, draw = jax.random.split(key)
                 rows = jax.random.randint(draw, (BATCH_SIZE,), 0, x.shape[0])
                 value, grads = jax.value_and_grad(loss)(params, rows)
-                updates, _ = tx.update(grads, tx.init(params))
+                updates, _unused = tx.update(grads, tx.init(params))
                 return (optax.apply_updates(params, updates), key), value
 
             (params, key), values = jax.lax.scan(step, (params, key), length=INTERVAL)

@@ -137,7 +137,7 @@ def sklearn_trial(workload: Workload) -> Train:
             momentum=MOMENTUM,
             nesterovs_momentum=False,
             learning_rate_init=LEARNING_RATE,
-            batch_size=BATCH_SIZE,
+            batch_size=BATCH_SIZE,  # pyright: ignore[reportArgumentType]
             alpha=2 * l2 * BATCH_SIZE,
             max_iter=epochs,
             tol=0.0,

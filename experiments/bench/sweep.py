@@ -82,7 +82,8 @@ def measure(flags: Flags) -> dict[str, Any]:
     peers = [peer for peer in dict.fromkeys(flags.peers) if peer not in absent]
     work = (
         f"digits ({TRAIN_ROWS} training rows), ReLU, batch {BATCH_SIZE}, SGD, "
-        f"rate {LEARNING_RATE:g}, momentum {MOMENTUM:g}, L2 {' '.join(f'{l2:g}' for l2 in L2)} × restarts, no dropout"
+        f"rate {LEARNING_RATE:g}, momentum {MOMENTUM:g}, "
+        f"L2 {' '.join(f'{l2:g}' for l2 in L2)} × restarts, no dropout"
     )
     result: dict[str, Any] = {
         "command": command_line(),
@@ -137,12 +138,13 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     if "segment" in result:
         listed += [
-            (f"segment over bare scan, {name}", "≤", most, result["segment"][name]["over_bare"])
-            for name, most in {
+            (f"segment over bare scan, {name}", "≤", limit, result["segment"][name]["over_bare"])
+            for name, limit in {
                 "without dropout": 1.3,
                 "with dropout": 1.5,
                 "with dropout and max-norm": 1.5,
             }.items()
+            if name in result["segment"]
         ]
     if "busy" in result:
         share = result["busy"]["share_busy_until_queue_empty"]

@@ -118,9 +118,7 @@ class BaseConfig:
     """The protocol that every trial has."""
 
     steps: int = protocol(2000, "training steps at most", low=1, high=10**9)
-    eval_every: int = protocol(
-        50, "steps between two evaluations (a segment)", low=1, high=10**9
-    )
+    eval_every: int = protocol(50, "steps between two evaluations (a segment)", low=1, high=10**9)
     patience: float = protocol(
         math.inf, "stop after this many evaluations without improvement; inf is off", low=1
     )

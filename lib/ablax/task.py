@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -177,13 +177,14 @@ def supervised(
         # The keys' derivation costs as much as a small network's step: once per segment.
         return {**data, "order": trial.rng("order"), "dropout": trial.rng("dropout")}
 
+    def apply(params: PyTree, *inputs: Any, **options: Any) -> Array:
+        return cast(Array, model.apply({"params": params}, *inputs, **options))
+
     def outputs_in_training(params: PyTree, trial: Trial, key: Key[Array, ""], x: Array) -> Array:
         if dropout_rate is None:
-            return model.apply({"params": params}, x)
+            return apply(params, x)
         key = jax.random.fold_in(key, trial.step)
-        return model.apply(
-            {"params": params}, x, dropout_rate(trial.hparams), rngs={"dropout": key}
-        )
+        return apply(params, x, dropout_rate(trial.hparams), rngs={"dropout": key})
 
     def step(
         state: SupervisedState, trial: Trial, data: Mapping[str, Any]
@@ -204,7 +205,7 @@ def supervised(
 
     def evaluate(params: PyTree, trial: Trial, split: Split) -> Sums:
         def of_chunk(x: Array, y: Array, mask: Array) -> Sums:
-            outputs = model.apply({"params": params}, x)
+            outputs = apply(params, x)
             return {name: reduce(f(outputs, y), mask) for name, f in per_example.items()}
 
         return in_chunks(of_chunk, split)
@@ -234,7 +235,7 @@ CHUNK = 2048
 
 
 def in_chunks(
-    evaluate: Callable[[Array, Array, Array], Sums], split: Split, chunk: int = CHUNK
+    evaluate: Callable[[Any, Any, Array], Sums], split: Split, chunk: int = CHUNK
 ) -> Sums:
     """Σ over chunks of evaluate(x, y, mask); the last one is padded and masked, never ragged."""
     n = len(split.x)

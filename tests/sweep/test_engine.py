@@ -179,15 +179,6 @@ def test_other_statics_are_another_program():
     assert jax.tree.structure(trials[0]) != jax.tree.structure(trials[1])
 
 
-def test_no_transfer_but_orders_and_reports(quad):
-    """Only explicit transfers back to the host; nothing between devices."""
-    with (
-        jax.transfer_guard_device_to_host("disallow"),
-        jax.transfer_guard_device_to_device("disallow"),
-    ):
-        assert len(run(quad, [SHORT] * 40, range(40))) == 40
-
-
 def test_host_calls_grow_with_segments_not_with_trials(quad, monkeypatch):
     calls = {"segment": 0, "final": 0, "get": 0}
 

@@ -16,11 +16,17 @@ from ablax.sweep.store import Store, read_array, read_parquet, write_json, write
 IDS = [f"trial{i}" for i in range(7)]
 
 
+def labels(ids, prefix="point of"):
+    """What the plan gives to `compact`: its trials in order, and their names."""
+    return {i: {"point": f"{prefix} {i}"} for i in ids}
+
+
 def trial_rows(ids):
     numbers = [IDS.index(i) for i in ids]
     return pd.DataFrame(
         {
             "trial": list(ids),
+            "point": [f"point of {i}" for i in ids],
             "target": [None] * len(ids),
             "status": ["done" if n % 2 else "diverged" for n in numbers],
             "loss": np.array([np.nan if n == 3 else n / 3 for n in numbers], np.float32),
@@ -45,7 +51,7 @@ def fill(directory, chunks, *, order=IDS):
         store.append("curves", curve_rows(ids))
         store.append_array("first_layer", ids, array_of(ids))
         store.append("trials", trial_rows(ids))
-    store.compact(order)
+    store.compact(labels(order))
     return contents(directory)
 
 
@@ -79,11 +85,20 @@ def test_order_is_that_of_the_plan(tmp_path):
     np.testing.assert_array_equal(list(arrays.values()), array_of(order))
 
 
+def test_labels_are_those_of_the_last_plan(tmp_path):
+    fill(tmp_path, [IDS[:3]])
+    store = Store(tmp_path)
+    store.append("trials", trial_rows(IDS[3:]))
+    store.compact(labels(IDS[::-1], "renamed"))
+    trials = read_parquet(tmp_path / "trials.parquet")
+    assert trials["point"].tolist() == [f"renamed {i}" for i in IDS[::-1]]
+
+
 def test_unfinished_curves_and_foreign_trials_are_dropped(tmp_path):
     store = Store(tmp_path)
     store.append("curves", curve_rows(IDS))
     store.append("trials", trial_rows(IDS[:3]))
-    store.compact(IDS[1:])
+    store.compact(labels(IDS[1:]))
     assert read_parquet(tmp_path / "trials.parquet")["trial"].tolist() == IDS[1:3]
     assert set(read_parquet(tmp_path / "curves.parquet")["trial"]) == set(IDS[1:3])
 
@@ -111,7 +126,7 @@ def test_a_crash_within_the_compaction_loses_nothing(tmp_path, monkeypatch):
         patch.setattr(module.shutil, "rmtree", lambda *a, **k: None)
         fill(tmp_path / "crashed", [IDS[:3], IDS[3:]])
     assert Store(tmp_path / "crashed").finished() == set(IDS)
-    Store(tmp_path / "crashed").compact(IDS)
+    Store(tmp_path / "crashed").compact(labels(IDS))
     assert contents(tmp_path / "crashed") == whole
 
 
@@ -136,7 +151,7 @@ def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path, monkeypatch, pla
 
     store = Store(tmp_path)
     store.append("trials", trial_rows(IDS[:3]))
-    store.compact(IDS)
+    store.compact(labels(IDS))
     store.append("trials", trial_rows(IDS[3:5]))
     with monkeypatch.context() as patch:
         if place == "replace":
@@ -188,7 +203,7 @@ def test_names_of_arrays_do_not_mix(tmp_path, names):
         store.append("trials", trial_rows(ids))
         for number, name in enumerate(names):
             store.append_array(name, ids, array_of(ids) + 100 * number)
-    store.compact(IDS)
+    store.compact(labels(IDS))
     for number, name in enumerate(names):
         arrays = read_array(tmp_path / "arrays" / f"{name}.parquet")
         assert list(arrays) == IDS
@@ -207,7 +222,7 @@ def test_arrays_come_back_with_their_shape_and_bits(tmp_path, dtype, shape):
     store.append("trials", trial_rows(IDS))
     store.append_array("a", IDS[4:], values[4:])
     store.append_array("a", IDS[:4], values[:4])
-    store.compact(IDS)
+    store.compact(labels(IDS))
     arrays = read_array(tmp_path / "arrays" / "a.parquet")
     assert list(arrays) == IDS
     back = np.stack(list(arrays.values()))
@@ -220,7 +235,7 @@ def test_programs_may_differ_in_an_arrays_shape(tmp_path):
     store.append("trials", trial_rows(IDS))
     store.append_array("a", IDS[3:], np.ones((4, 5), np.float32))
     store.append_array("a", IDS[:3], np.zeros((3, 2, 2), np.float32))
-    store.compact(IDS)
+    store.compact(labels(IDS))
     shapes = [a.shape for a in read_array(tmp_path / "arrays" / "a.parquet").values()]
     assert shapes == [(2, 2)] * 3 + [(5,)] * 4
 
@@ -229,7 +244,7 @@ def test_nothing_finished_is_nothing_written(tmp_path):
     store = Store(tmp_path)
     assert store.finished() == set()
     store.append("curves", curve_rows(IDS))
-    store.compact(IDS)
+    store.compact(labels(IDS))
     assert Store(tmp_path).finished() == set()
     assert not (tmp_path / "trials.parquet").exists()
 
@@ -239,7 +254,7 @@ def test_a_column_of_none_joins_one_of_numbers(tmp_path):
     store = Store(tmp_path)
     store.append("trials", trial_rows(IDS[:3]).assign(target=None))
     store.append("trials", trial_rows(IDS[3:]).assign(target=300))
-    store.compact(IDS)
+    store.compact(labels(IDS))
     target = read_parquet(tmp_path / "trials.parquet")["target"]
     assert target.isna().tolist() == [True] * 3 + [False] * 4
     assert target[3:].tolist() == [300] * 4

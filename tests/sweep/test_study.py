@@ -158,7 +158,7 @@ def test_another_study_is_refused(whole, tmp_path):
     before = tables(whole)
     for other in (plan_of(seed=1), plan_of(name="other"), plan_of(restarts=5),
                   plan_of(task=lambda c: quadratic(c, fingerprint="g"))):  # fmt: skip
-        with pytest.raises(UserError, match="holds another study: .* of its 24 finished"):
+        with pytest.raises(UserError, match=r"holds another study: .* of its 24 finished"):
             train(whole, other)
     assert tables(whole) == before
 

@@ -39,14 +39,22 @@ STYLE = {
 @contextmanager
 def style() -> Iterator[None]:
     """The look of every figure; figures made inside are closed at its end."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         try:
             yield
         finally:
             plt.close("all")
 
 
-def panels(n: int, *, width: float = 4.6, height: float = 3.6, **options: Any):
+def captioned(figure: Figure, caption: str) -> Figure:
+    """The figure with the sentence that the report prints below it."""
+    figure.set_label(caption)
+    return figure
+
+
+def panels(
+    n: int, *, width: float = 4.6, height: float = 3.6, **options: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure with n panels in a row: (figure, [axes])."""
     figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, **options)
     return figure, list(axes[0])
@@ -84,46 +92,36 @@ def strengths(table: Table, labels: Mapping[str, str]) -> Figure:
 
 def _lines(table: Table, fields: Sequence[str]) -> dict[str, dict[str, dict[str, list[str]]]]:
     """{model: {field: {method: its points}}}, wherever a method has the field at two values."""
-    points = table.points
-    named = (points["group"] == BASELINE).any()
+    named = any(setting["group"] == BASELINE for setting in table.settings.values())
     rows: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for name, settings in points.iterrows():
-        model = f"{settings['model']}" if "model" in points else ""
+    for name, setting in table.settings.items():
         for field in fields:
-            others = [f"{f}={settings[f]:g}" for f in fields if f != field and f in table.varying]
-            method = settings["group"] if named else ", ".join(others) or field
-            if np.isfinite(settings[field]):
-                line = rows.setdefault(model, {}).setdefault(field, {}).setdefault(method, [])
-                line.append(str(name))
-    return {
-        model: kept
-        for model, by_field in rows.items()
-        if (
-            kept := {
-                field: lines
-                for field, by_method in by_field.items()
-                if (
-                    lines := {
-                        method: members
-                        for method, members in by_method.items()
-                        if points.loc[members, field].nunique() > 1
-                    }
-                )
+            others = [f"{f}={setting[f]:g}" for f in fields if f != field and f in table.varying]
+            method = setting["group"] if named else ", ".join(others) or field
+            if np.isfinite(setting[field]):
+                row = rows.setdefault(str(setting.get("model", "")), {})
+                row.setdefault(field, {}).setdefault(method, []).append(name)
+    for row in rows.values():
+        for field, lines in row.items():
+            row[field] = {
+                method: members
+                for method, members in lines.items()
+                if len({table.settings[member][field] for member in members}) > 1
             }
-        )
-    }
+    kept = {model: {f: lines for f, lines in row.items() if lines} for model, row in rows.items()}
+    return {model: row for model, row in kept.items() if row}
 
 
 def _strength_panel(ax: Axes, table: Table, field: str, lines: Mapping[str, list[str]]) -> None:
-    points = table.points
-    everything = points.loc[[p for members in lines.values() for p in members], field]
-    positive = everything[everything > 0]
-    if len(positive) and positive.max() / positive.min() >= 8:
-        ax.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
+    strength = {p: table.settings[p][field] for members in lines.values() for p in members}
+    positive = [value for value in strength.values() if value > 0]
+    if positive and max(positive) / min(positive) >= 8:
+        ax.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
     for number, (method, members) in enumerate(lines.items()):
-        ordered = sorted(members, key=lambda p: points.loc[p, field])
-        values = [error_interval(table, p) for p in ordered]
-        with_intervals(ax, list(points.loc[ordered, field]), values, label=method, number=number)
+        ordered = sorted(members, key=strength.__getitem__)
+        values = [error_interval(table, point) for point in ordered]
+        x = [strength[point] for point in ordered]
+        with_intervals(ax, x, values, label=method, number=number)
     baseline = table.baseline(next(iter(lines.values()))[-1])
     if baseline is not None:
         band(ax, error_interval(table, baseline), label="baseline")
@@ -148,9 +146,7 @@ def complexity(ax: Axes, table: Table, point: str) -> None:
 
     The mean is drawn for as long as every restart is running.
     """
-    curves = table.curves[
-        table.curves["trial"].isin(table.trials.loc[table.trials["point"] == point, "trial"])
-    ]
+    curves = table.curves[table.curves["trial"].isin(table.of(point)["trial"])]
     name = table.objective.name
     for number, split in enumerate(("train", "valid")):
         if f"{split}/{name}" not in curves:
@@ -162,7 +158,7 @@ def complexity(ax: Axes, table: Table, point: str) -> None:
         ax.plot(mean.index, mean, color=COLOURS[number], linewidth=2, label=label)
     stop = mean_interval(table.values(point, "best_step").to_numpy(float))
     ax.axvline(stop.mean, color="black", linestyle=":", label=f"selected: step {stop.mean:.0f}")
-    ax.set(title=point, xlabel="steps", ylabel=name, yscale="log")
+    ax.set(title=point, xlabel="steps", ylabel=f"{name} (log scale)", yscale="log")
     ax.legend(fontsize=8)
 
 

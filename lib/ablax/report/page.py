@@ -56,7 +56,7 @@ def build(table: Table, *, question: str, drawn: dict[str, Any], claims: Sequenc
             comparisons=table.comparisons(),
             judgements=judgements,
             figures={name: _inline(directory / f"{name}.png") for name in drawn},
-            captions={name: _caption(name) for name in drawn},
+            captions={n: figure.get_label() or n.replace("_", " ") for n, figure in drawn.items()},
             unfinished=table.study["trials"] - len(table.trials),
         )
     )
@@ -85,7 +85,9 @@ def show(interval: Interval) -> str:
     half = interval.half_width
     if not math.isfinite(half):
         return f"{interval.mean:.4g}"
-    digits = 4 if half == 0 else max(0, min(6, 1 - math.floor(math.log10(half))))
+    if half == 0:
+        return f"{interval.mean:.4g} ± 0"
+    digits = max(0, min(6, 1 - math.floor(math.log10(half))))
     return f"{interval.mean:.{digits}f} ± {half:.{digits}f}"
 
 
@@ -111,15 +113,15 @@ def _rows(table: Table, summary: pd.DataFrame) -> list[dict[str, Any]]:
             "best": row["point"] == table.best(),
             "cells": [_cell(row, column) for column in columns(table, summary)],
         }
-        for _, row in summary.iterrows()
+        for row in summary.to_dict("records")
     ]
 
 
-def _cell(row: pd.Series, column: Column) -> str:
+def _cell(row: dict[Any, Any], column: Column) -> str:
     value = row[column.key]
     if column.interval:
-        if pd.isna(value):
-            return ""
+        if value != value and not isinstance(row.get("baseline"), str):
+            return ""  # a baseline has no difference to itself
         interval = Interval(value, row[f"{column.key} low"], row[f"{column.key} high"], row["n"])
         return show(interval)
     if isinstance(value, float):
@@ -136,7 +138,7 @@ def markdown(
 ) -> str:
     shown = columns(table, summary)
     lines = [f"# {table.study['experiment']}", "", question.strip(), "", f"**{answer(table)}**", ""]
-    lines += [f"![{name}]({name}.png)" for name in drawn]
+    lines += [f"![{figure.get_label() or name}]({name}.png)" for name, figure in drawn.items()]
     lines += ["", "| " + " | ".join(c.title for c in shown) + " |", "|" + "---|" * len(shown)]
     for row in _rows(table, summary):
         cells = [f"**{row['cells'][0]}**" if row["selected"] else row["cells"][0]]
@@ -171,13 +173,12 @@ def latex(table: Table, summary: pd.DataFrame) -> str:
         r"\toprule",
         " & ".join(_tex(c.title) for c in shown) + r" \\",
     ]
+    groups = {point: key for key, members in table.groups().items() for point in members}
     previous = None
-    for row, (_, source) in zip(_rows(table, summary), summary.iterrows(), strict=True):
-        group = (source.get("baseline") if pd.notna(source.get("baseline")) else row["point"],
-                 source["group"])  # fmt: skip
-        if group != previous:
+    for row in _rows(table, summary):
+        if groups[row["point"]] != previous:
             lines.append(r"\midrule")
-        previous = group
+        previous = groups[row["point"]]
         lines.append(" & ".join(_tex(cell) for cell in row["cells"]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -212,10 +213,6 @@ def _plain(judgement: Judgement) -> dict[str, Any]:
         "evidence": evidence(judgement),
         "effect": None if effect is None else [effect.mean, effect.low, effect.high, effect.n],
     }
-
-
-def _caption(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _inline(path: Path) -> str:

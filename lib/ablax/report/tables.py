@@ -19,8 +19,9 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One setting against its baseline, paired by restart, on the test split."""
+    """A method at its selected strength against its baseline, paired by restart, on test."""
 
+    group: str
     point: str
     baseline: str
     difference: Interval
@@ -51,8 +52,18 @@ class Table:
     @cached_property
     def points(self) -> pd.DataFrame:
         """A row per point that has a finished trial, with its settings, indexed by name."""
-        rows = pd.DataFrame(self.study["points"]).set_index("name")
-        return rows.loc[[name for name in rows.index if name in set(self.trials["point"])]]
+        names = [name for name in self.study["points"][0] if name != "name"]
+        first = self.trials.drop_duplicates("point").set_index("point")
+        return pd.DataFrame(first[names])
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """{point: {field: value}}, and the group of each."""
+        return self.points.to_dict("index")  # type: ignore[return-value]
+
+    @cached_property
+    def _by_point(self) -> dict[str, pd.DataFrame]:
+        return {str(point): rows for point, rows in self.trials.groupby("point", sort=False)}
 
     @cached_property
     def headline(self) -> Metric:
@@ -70,16 +81,20 @@ class Table:
     def varying(self) -> list[str]:
         """The fields that differ between points."""
         fields = [c for c in self.points.columns if c != "group"]
-        return [c for c in fields if self.points[c].astype(str).nunique() > 1]
+        return [c for c in fields if len(set(map(str, self.points[c]))) > 1]
 
     def array(self, name: str) -> dict[str, np.ndarray]:
         """{trial: array} of arrays/<name>.parquet."""
         return read_array(self.directory / "arrays" / f"{name}.parquet")
 
+    def of(self, point: str) -> pd.DataFrame:
+        """The trials of one point, in order of their restarts."""
+        return self._by_point[point].sort_values("restart")
+
     def values(self, point: str, column: str) -> pd.Series:
         """A column of one point's trials, indexed by restart."""
-        rows = self.trials[self.trials["point"] == point]
-        return rows.set_index("restart")[column].sort_index()
+        rows = self.of(point)
+        return pd.Series(rows[column].to_numpy(), index=rows["restart"].to_numpy())
 
     def interval(self, point: str, column: str) -> Interval:
         return mean_interval(self.values(point, column).to_numpy(np.float64))
@@ -89,30 +104,34 @@ class Table:
         both = pd.concat([self.values(a, column), self.values(b, column)], axis=1, join="inner")
         return paired_difference(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy())
 
+    @cached_property
+    def _baselines(self) -> dict[str, str]:
+        named = [name for name, values in self.settings.items() if values["group"] == BASELINE]
+        candidates = named or list(self.settings)[:1]
+
+        def agreement(a: str, b: str) -> int:
+            values = zip(self.settings[a].values(), self.settings[b].values(), strict=True)
+            return sum(str(x) == str(y) for x, y in values)
+
+        return {
+            name: max(candidates, key=lambda candidate: agreement(candidate, name))
+            for name in self.settings
+            if name not in candidates
+        }
+
     def baseline(self, point: str) -> str | None:
         """The point that `point` is compared with; None for a baseline itself.
 
-        Among the points of group "baseline" (or, if the study has none, the first points)
-        the one that agrees with it in the most fields; it must agree in every static.
+        Among the points of group "baseline", the one that agrees with it in the most fields;
+        in a study that names none, the first point.
         """
-        points = self.points
-        candidates = points[points["group"] == BASELINE]
-        if candidates.empty:
-            candidates = points.iloc[:1]
-        if point in candidates.index:
-            return None
-        fields = [c for c in points.columns if c != "group"]
-        agreement = (candidates[fields].astype(str) == points.loc[point, fields].astype(str)).sum(
-            axis=1
-        )
-        return str(agreement.idxmax())
+        return self._baselines.get(point)
 
-    def groups(self) -> dict[tuple[str, ...], list[str]]:
-        """The points by ablation row: same group, same baseline."""
-        grouped: dict[tuple[str, ...], list[str]] = {}
-        for name in self.points.index:
-            key = (self.baseline(name) or name, self.points.loc[name, "group"])
-            grouped.setdefault(key, []).append(name)
+    def groups(self) -> dict[tuple[str, str], list[str]]:
+        """The points by (baseline, group): the strengths of one method on one network."""
+        grouped: dict[tuple[str, str], list[str]] = {}
+        for name, setting in self.settings.items():
+            grouped.setdefault((self.baseline(name) or name, setting["group"]), []).append(name)
         return grouped
 
     def selected(self, points: list[str]) -> str:
@@ -123,16 +142,17 @@ class Table:
 
     def best(self) -> str:
         """The point that a user would take: the best of all on the validation split."""
-        return self.selected(list(self.points.index))
+        return self.selected(list(self.settings))
 
     def comparisons(self) -> list[Comparison]:
         """Every row at its best strength against its baseline, on the test split."""
         found = []
-        for (baseline, _), members in self.groups().items():
+        for (baseline, group), members in self.groups().items():
             point = self.selected(members)
             if point != baseline:
                 column = f"test/{self.headline.name}"
-                found.append(Comparison(point, baseline, self.difference(point, baseline, column)))
+                delta = self.difference(point, baseline, column)
+                found.append(Comparison(group, point, baseline, delta))
         return found
 
     def measures(self) -> list[str]:
@@ -147,26 +167,26 @@ class Table:
         columns = [f"{split}/{name}" for name in names for split in ("train", "valid", "test")]
         columns = [c for c in columns if c in self.trials] + [*self.measures(), "steps"]
         rows = []
-        for point, settings in self.points.iterrows():
+        for point, settings in self.settings.items():
             row: dict[str, Any] = {"point": point, "group": settings["group"]}
             row |= {name: settings[name] for name in self.varying}
             for column in columns:
-                interval = self.interval(str(point), column)
+                interval = self.interval(point, column)
                 row |= {
                     column: interval.mean,
                     f"{column} low": interval.low,
                     f"{column} high": interval.high,
                 }
-            baseline = self.baseline(str(point))
+            baseline = self.baseline(point)
             if baseline is not None:
-                delta = self.difference(str(point), baseline, f"test/{self.headline.name}")
+                delta = self.difference(point, baseline, f"test/{self.headline.name}")
                 row |= {
                     "baseline": baseline,
                     f"Δ test/{self.headline.name}": delta.mean,
                     f"Δ test/{self.headline.name} low": delta.low,
                     f"Δ test/{self.headline.name} high": delta.high,
                 }
-            status = self.trials.loc[self.trials["point"] == point, "status"]
-            row |= {"n": len(status), "diverged": int((status == "diverged").sum())}
+            status = list(self.of(point)["status"])
+            row |= {"n": len(status), "diverged": status.count("diverged")}
             rows.append(row)
         return pd.DataFrame(rows)

@@ -45,7 +45,8 @@ class Orders(NamedTuple):
     trial: Trial  # the trials to fill with
 
 
-class Evaluated(NamedTuple):
+@dataclass(frozen=True)
+class Evaluated:
     """What one segment taught: an entry for each trial that advanced in it."""
 
     index: np.ndarray  # position in the run's trials
@@ -54,7 +55,8 @@ class Evaluated(NamedTuple):
     metrics: dict[str, np.ndarray]  # "train/…" over the segment's steps, "valid/…" at its end
 
 
-class Finished(NamedTuple):
+@dataclass(frozen=True)
+class Finished:
     """Trials that ended: how, and all that was measured of their selected snapshots."""
 
     index: np.ndarray
@@ -294,9 +296,9 @@ class Engine:
 
     def _measure(self, buffer: "_Buffer") -> Finished:
         measured = jax.device_get(self._final(self._retired, self._everything))
-        at, finished = buffer.empty()
+        at, (index, status, steps, best_step) = buffer.empty()
         snapshots = take(jax.device_get(self._retired.best), at) if self.keep else None
-        return Finished(*finished, take(measured, at), snapshots)
+        return Finished(index, status, steps, best_step, take(measured, at), snapshots)
 
     def _count(self, report: Report, interval: int, *, waiting: bool, draining: bool) -> None:
         if draining:
@@ -358,9 +360,8 @@ class _Buffer:
             place[i] = self.filled[device]
             self.filled[device] += 1
         self.at.append(slots // self.per_device * self.per_device + place)
-        self.rows.append(
-            (index, report.status[slots], report.step[slots], report.watch.best_step[slots])
-        )  # type: ignore[arg-type]
+        ended = take((report.status, report.step, report.watch.best_step), slots)
+        self.rows.append((index, *ended))
         return place
 
     def empty(self) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -372,8 +373,8 @@ class _Buffer:
 
 
 def _evaluated(report: Report, holds: np.ndarray, slots: np.ndarray) -> Evaluated:
-    metrics = {f"train/{name}": values[slots] for name, values in report.train.items()}
-    metrics |= {f"valid/{name}": values[slots] for name, values in report.valid.items()}
+    metrics = {f"train/{name}": np.asarray(v)[slots] for name, v in report.train.items()}
+    metrics |= {f"valid/{name}": np.asarray(v)[slots] for name, v in report.valid.items()}
     return Evaluated(
         holds[slots], np.asarray(report.step)[slots], np.asarray(report.advanced)[slots], metrics
     )

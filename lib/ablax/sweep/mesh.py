@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,8 +18,9 @@ other code for the remainder of a vector, and a trial's last bits would change w
 def cpu_devices_per_core() -> None:
     """On a CPU, one JAX device per core, unless their number has been chosen already.
 
-    Must be called before JAX starts its backends. Two devices on two cores are about twice as fast as one device over both: the small
-    matrix products of these networks are not worth splitting between threads.
+    Must be called before JAX starts its backends. Two devices on two cores are about twice as
+    fast as one device over both: the small matrix products of these networks are not worth
+    splitting between threads.
     """
     if jax.config.values["jax_num_cpu_devices"] > 0:
         return
@@ -26,7 +28,7 @@ def cpu_devices_per_core() -> None:
     jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def mesh_of(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices (or the given ones) along the one axis `trial`."""
     return Mesh(np.array(devices or jax.devices()), (AXIS,))
 

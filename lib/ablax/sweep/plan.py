@@ -99,18 +99,22 @@ def points_of(config: Any, settings: Sequence[grid.Setting]) -> tuple[Point, ...
                 "do not use it"
             )
         validate(whole)
-    for same, n in Counter(map(canonical, configs)).items():
-        if n > 1:
-            twice = next(c for c, whole in zip(changes, configs, strict=True)
-                         if canonical(whole) == same)  # fmt: skip
-            raise UserError(f"the point {twice} occurs {n} times")
+    repeated = {same for same, n in Counter(map(canonical, configs)).items() if n > 1}
+    twice = [c for c, whole in zip(changes, configs, strict=True) if canonical(whole) in repeated]
+    if twice:
+        raise UserError(f"these points are the same: {' and '.join(_named(c) or 'the default' for c in twice)}")
     differing = varying(configs)
     points = []
     for setting, change, whole in zip(settings, changes, configs, strict=True):
-        name = " ".join(f"{k}={_short(v)}" for k, v in change.items() if k in differing)
+        name = _named({k: v for k, v in change.items() if k in differing})
         name = name or setting.get(grid.GROUP, "default")
         points.append(Point(name, setting.get(grid.GROUP, name), whole))
     return tuple(points)
+
+
+def _named(change: grid.Setting) -> str:
+    """What a change sets, in words; empty if it sets nothing."""
+    return " ".join(f"{field}={_short(value)}" for field, value in change.items())
 
 
 def _short(value: Any) -> str:

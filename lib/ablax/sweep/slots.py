@@ -70,7 +70,7 @@ def train(task: Task, slot: Slot, interval: Int[Array, ""], data: Any) -> tuple[
     slot, tally = jax.lax.fori_loop(
         0,
         interval,
-        lambda _, carry: advance(task, *carry, view),
+        lambda _, carry: advance(task, carry[0], carry[1], view),
         (slot, no_tally(task, slot, view)),
     )
     return evaluate(task, slot, tally, view)

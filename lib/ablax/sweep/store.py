@@ -6,6 +6,7 @@ rewrites each table once: equal studies are equal bytes, however they were flush
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,8 +43,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Standard JSON: infinities are written as "inf" and "-inf", NaN as null."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(_standard(value), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n")
+
+
+def _standard(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _standard(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_standard(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def write_parquet(path: Path, table: pd.DataFrame | pa.Table) -> None:
@@ -117,7 +130,7 @@ class Store:
             self._compact_array(name, rank)
         shutil.rmtree(self._parts, ignore_errors=True)
 
-    def compact_parts(self, order: Sequence[str]) -> None:
+    def compact_parts(self, order: Mapping[str, Mapping[str, str]]) -> None:
         """Compact if there is something left to: a crash may have come in between."""
         if self._parts.exists():
             self.compact(order)

@@ -83,8 +83,10 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
         program.name: [t for t in program.trials if t.id not in done] for program in plan.programs
     }
     n_todo = sum(map(len, todo.values()))
+    labels = {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
+    labels = {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
     if n_todo == 0:
-        store.compact_parts([trial.id for trial in plan.trials])
+        store.compact_parts(labels)
         return Result(0, 0, time.perf_counter() - started)
     write_json(
         directory / STUDY,
@@ -115,9 +117,7 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
                         program, todo[program.name], plan.seed, store, keep, progress, stop
                     )
         finally:
-            store.compact(
-                {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
-            )
+            store.compact(labels)
     missing = len(plan.trials) - len(store.finished())
     return Result(n_todo - missing, missing, time.perf_counter() - started)
 
