@@ -98,11 +98,12 @@ def train(runner: Engine, chosen: Sequence[Pair], **fields: Any) -> Measured:
     """
     columns = trials(chosen, **fields)
     last = np.full(len(chosen), np.nan)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     for event in runner.run(columns, INTERVAL):
         if isinstance(event, Evaluated):
             last[event.index] = event.metrics["valid/accuracy"]
-    return Measured(len(chosen), time.perf_counter() - started, last.tolist())
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    return Measured(len(chosen), seconds, cpu_seconds, last.tolist())
 
 
 class Segment:

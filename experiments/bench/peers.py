@@ -194,9 +194,12 @@ class Processes:
         for pipe, share in zip(self._pipes, shares, strict=True):
             pipe.send(share)
         answers = [pipe.recv() for pipe in self._pipes]
-        rate = sum(len(accuracies) / seconds for seconds, accuracies in answers)
+        rate = sum(len(accuracies) / seconds for seconds, _, accuracies in answers)
         return Measured(
-            len(chosen), len(chosen) / rate, [x for _, accuracies in answers for x in accuracies]
+            len(chosen),
+            len(chosen) / rate,
+            sum(cpu for _, cpu, _ in answers),
+            [x for _, _, accuracies in answers for x in accuracies],
         )
 
     def __enter__(self) -> "Processes":
@@ -234,6 +237,6 @@ def _serve(pipe: Any, peer: str, core: int) -> None:
             train = PEERS[peer].prepare(work)
             pipe.send("ready")
             continue
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         accuracies = [train(l2, restart) for l2, restart in work]
-        pipe.send((time.perf_counter() - started, accuracies))
+        pipe.send((time.perf_counter() - started, time.process_time() - cpu, accuracies))

@@ -26,6 +26,7 @@ def rates(workload: Workload, measured: Measured) -> dict[str, float]:
         "seconds": measured.seconds,
         "trials_per_minute": 60 * measured.trials / measured.seconds,
         "us_per_step": measured.seconds / measured.trials / workload.steps * 1e6,
+        "cpu_us_per_step": measured.cpu_seconds / measured.trials / workload.steps * 1e6,
     }
 
 
@@ -66,7 +67,12 @@ def against(
             measured[side].append(train(side, pairs(n, first_restart=repeat * n)))
     sides = {}
     for side, runs in measured.items():
-        whole = Measured(sum(r.trials for r in runs), sum(r.seconds for r in runs), [])
+        whole = Measured(
+            sum(r.trials for r in runs),
+            sum(r.seconds for r in runs),
+            sum(r.cpu_seconds for r in runs),
+            [],
+        )
         interval = mean_interval(np.concatenate([restart_means(run) for run in runs]))
         ratios = [
             rates(workload, ablax)["trials_per_minute"] / rates(workload, run)["trials_per_minute"]

@@ -85,17 +85,18 @@ def side_by_side(part: Mapping[str, Any], names: Mapping[str, str], absent: Mapp
                 f"{row['seconds']:.1f}",
                 f"{row['trials_per_minute']:,.0f}",
                 f"{row['us_per_step']:.1f}",
+                f"{row['cpu_us_per_step']:.1f}",
                 "" if ablax else _ratio(row),
                 f"{row['valid_accuracy']:.4f} ± {half:.4f}",
                 "" if ablax else "yes" if row["overlaps"] else "no",
             ]
         )
-    rows += [[names[side], why, *[""] * 6] for side, why in absent.items()]
+    rows += [[names[side], why, *[""] * 7] for side, why in absent.items()]
     return _table(
         f"Width {part['width']}, {part['steps']} steps a trial, "
         f"{part['slots_per_device']} slots per device",
         [
-            "", "n", "seconds", "trials per minute", "µs per trial·step", "Ablax / peer (range)",
+            "", "n", "seconds", "trials per minute", "µs per trial·step", "CPU µs", "Ablax/peer (range)",
             "valid accuracy, 95%", "overlaps",
         ],
         rows,

@@ -55,4 +55,5 @@ class Measured:
 
     trials: int
     seconds: float  # trials / seconds is its throughput
+    cpu_seconds: float  # of all its threads: hardly touched by what else the machine does
     accuracies: list[float]  # on the validation split, after the last step

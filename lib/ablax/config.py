@@ -36,6 +36,7 @@ import numpy as np
 from ablax.errors import UserError, unknown
 
 T = TypeVar("T")
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 Kind = Literal["hparam", "protocol", "static"]
 
 
@@ -87,9 +88,7 @@ def static(
     )
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(hparam, protocol, static)
-)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
     """Make the class a frozen, keyword-only dataclass and register it as a pytree."""
     cls = dataclass(frozen=True, kw_only=True)(cls)
@@ -166,6 +165,8 @@ def _validate_value(flag: str, value: Any, spec: FieldSpec) -> None:
         raise unknown(flag.removeprefix("--"), str(value), spec.choices)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
+    if spec.kind != "static" and FLOAT32_MAX < abs(value) < math.inf:
+        raise UserError(f"{flag}: expected a number within float32, got {value}")
     bounds = list(_bounds(spec))
     if math.isnan(value) or not all(holds(value) for _, holds in bounds):
         expected = " and ".join(text for text, _ in bounds) or "a number"
@@ -190,6 +191,45 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class Traced:
+    """Stands for an hparam or protocol value where only statics may be read.
+
+    A task is built once for all points of a program. Were it to read `config.l2`, every point
+    would silently train with the first one's value; this refuses any use of it.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError(
+            f"{self._name} is data to the compiled program, and differs between the trials that "
+            f"share this task: read trial.hparams.{self._name} inside of the task's functions"
+        )
+
+    __float__ = __int__ = __index__ = __bool__ = __array__ = __jax_array__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refuse
+    __rtruediv__ = __pow__ = __rpow__ = __neg__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __iter__ = __len__ = __format__ = _refuse
+
+
+def statics_of(config: Any) -> Any:
+    """The Config with its traced values hidden: what a task may be built from.
+
+    >>> @config
+    ... class Config(BaseConfig):
+    ...     l2: float = hparam(0.0, "strength")
+    >>> statics_of(Config()).l2 * 2
+    Traceback (most recent call last):
+    TypeError: l2 is data to the compiled program, and differs between the trials that
+    share this task: read trial.hparams.l2 inside of the task's functions
+    """
+    specs = field_specs(config).items()
+    return dataclasses.replace(
+        config, **{name: Traced(name) for name, spec in specs if spec.kind != "static"}
+    )
+
+
 def as_traced(config: Any) -> Any:
     """The Config with NumPy scalars for leaves: float32, and int32 for integer protocol.
 
@@ -198,7 +238,8 @@ def as_traced(config: Any) -> Any:
     """
     integers = {"steps", "eval_every"}
     changes = {
-        name: (np.int32 if name in integers else np.float32)(getattr(config, name))
+        # Adding 0 makes 0 of −0, which would name another trial.
+        name: (np.int32 if name in integers else np.float32)(getattr(config, name) + 0)
         for name, spec in field_specs(config).items()
         if spec.kind != "static"
     }

@@ -152,7 +152,8 @@ def supervised(
         initial: (params, hparams) -> params, once, on the model's initial parameters.
         dropout_rate: hparams -> the traced rate given to the model in training.
         measure: as in `Task`.
-        objective: default: the validation loss, lower is better.
+        objective: default: the validation loss, lower is better; without validation examples
+            there is none, and the last state is what is kept.
         directions: the direction of each of `metrics`; tables lead with the first.
 
     Raises:
@@ -215,7 +216,7 @@ def supervised(
         init=init,
         step=step,
         evaluate=evaluate,
-        objective=objective or Metric("loss", "min"),
+        objective=(objective or Metric("loss", "min")) if len(data.valid.y) else None,
         snapshot=lambda state: state.params,
         view=view,
         measure=measure,

@@ -32,7 +32,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows = [
-        f"{a:.3f},{b:.3f},{'red' if a + b > 0 else 'blue'},{a:.3f}" for a, b in rng.normal(size=(40, 2))
+        f"{a:.3f},{b:.3f},{'red' if a + b > 0 else 'blue'},{a:.3f}"
+        for a, b in rng.normal(size=(40, 2))
     ]
     header = "length,width,colour,size"
     Path("ok.csv").write_text("\n".join([header, *rows]))
@@ -278,7 +279,7 @@ def another_magic(folder):
         (half_of_the_values, IMAGES, "expected 47056 bytes for shape (60, 28, 28), got 2000"),
         (swapped, IMAGES, "swapped?"),
         (another_magic, LABELS, "got 00000d01"),
-        (lambda folder: (folder / LABELS).unlink(), LABELS, "expected file"),
+        (lambda folder: (folder / LABELS).unlink(), LABELS, "No such file"),
         (lambda folder: (folder / IMAGES).write_bytes(b""), IMAGES, "empty file"),
     ],
 )
@@ -335,6 +336,16 @@ def test_the_plan_compiles_and_writes_nothing(place, capsys):
     plan = dict(line.split("  ", 1) for line in out.splitlines())
     assert plan["trials"].strip() == "64"
     assert {"program width=8", "program width=16", "traced", "static", "data"} <= set(plan)
+
+
+def test_an_experiment_needs_no_flags(capsys):
+    """The README's first command: everything up to the engine, which is out of order here."""
+    with pytest.raises(AssertionError, match="the engine was reached"):
+        main(["regularization"])
+    (out,) = Path("runs").iterdir()
+    assert out.name.startswith("regularization-")
+    said = json.loads((out / "study.json").read_text())
+    assert said["trials"] == 672
 
 
 def run(*command: object, **environment: str | None) -> subprocess.CompletedProcess[str]:

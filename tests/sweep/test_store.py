@@ -158,10 +158,12 @@ def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path, monkeypatch, pla
             patch.setattr(module.os, "replace", full_disk)
         else:
             patch.setattr(module.pq, "write_table", half if place == "half" else full_disk)
+        act = {
+            "append": lambda: store.append("trials", trial_rows(IDS[5:])),
+            "compact": lambda: store.compact(labels(IDS)),
+        }[during]
         with pytest.raises(UserError, match=r"cannot write .*parquet: No space left"):
-            store.append("trials", trial_rows(IDS[5:])) if during == "append" else store.compact(
-                IDS
-            )
+            act()
     assert not list(tmp_path.rglob("*.tmp"))
     assert Store(tmp_path).finished() == set(IDS[:5])
     assert read_parquet(tmp_path / "trials.parquet")["trial"].tolist() == IDS[:3]

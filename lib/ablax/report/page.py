@@ -57,6 +57,7 @@ def build(table: Table, *, question: str, drawn: dict[str, Any], claims: Sequenc
             judgements=judgements,
             figures={name: _inline(directory / f"{name}.png") for name in drawn},
             captions={n: figure.get_label() or n.replace("_", " ") for n, figure in drawn.items()},
+            timings=list(table.timings.itertuples(index=False, name=None)),
             unfinished=table.study["trials"] - len(table.trials),
         )
     )

@@ -34,6 +34,7 @@ class Table:
         study: what study.json says.
         trials: a row per finished trial, in canonical order.
         curves: a row per trial and evaluation.
+        timings: what a clock said: (program, what, value) of every launch.
     """
 
     def __init__(self, directory: Path):
@@ -46,6 +47,8 @@ class Table:
         self.trials = read_parquet(directory / "trials.parquet")
         curves = directory / "curves.parquet"
         self.curves = read_parquet(curves) if curves.exists() else pd.DataFrame()
+        timings = directory / "timings.parquet"
+        self.timings = read_parquet(timings) if timings.exists() else pd.DataFrame()
         if self.trials.empty:
             raise UserError(f"{directory} holds no finished trial yet")
 

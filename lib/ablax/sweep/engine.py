@@ -138,8 +138,8 @@ def solo_hlo(task: Task, trial: Trial) -> str:
 
 
 def training_data(task: Task) -> dict[str, Any]:
-    """The data that training may see."""
-    return {"train": task.data["train"], "valid": task.data["valid"]}
+    """The data that training may see: all but the test split."""
+    return {name: split for name, split in task.data.items() if name != "test"}
 
 
 def segment_function(task: Task, mesh: Mesh) -> Callable:
@@ -222,7 +222,8 @@ class Engine:
         self.n_slots = slots_per_device * mesh.size
         self.statistics = Statistics()
         self._training = jax.device_put(training_data(task), replicated(mesh))
-        self._everything = jax.device_put(dict(task.data), replicated(mesh))
+        test = jax.device_put(task.data["test"], replicated(mesh))
+        self._everything = {**self._training, "test": test}
         self._slots, self._retired = self._empty(task, example)
         self._no_orders = self._put_orders(
             np.full(self.n_slots, slots_per_device, np.int32),

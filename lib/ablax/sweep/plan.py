@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
-from ablax.config import canonical, field_specs, flag_of, validate
+from ablax.config import canonical, field_specs, flag_of, statics_of, validate
 from ablax.errors import UserError
 from ablax.sweep import engine, grid
 from ablax.sweep.mesh import memory_per_device, slots_per_device
@@ -102,7 +102,9 @@ def points_of(config: Any, settings: Sequence[grid.Setting]) -> tuple[Point, ...
     repeated = {same for same, n in Counter(map(canonical, configs)).items() if n > 1}
     twice = [c for c, whole in zip(changes, configs, strict=True) if canonical(whole) in repeated]
     if twice:
-        raise UserError(f"these points are the same: {' and '.join(_named(c) or 'the default' for c in twice)}")
+        raise UserError(
+            f"these points are the same: {' and '.join(_named(c) or 'the default' for c in twice)}"
+        )
     differing = varying(configs)
     points = []
     for setting, change, whole in zip(settings, changes, configs, strict=True):
@@ -142,7 +144,7 @@ def make_plan(
     statics = [n for n in varying([p.config for p in points]) if kinds[n].kind == "static"]
     programs = []
     for members in by_statics.values():
-        task = experiment.task(members[0].config)
+        task = experiment.task(statics_of(members[0].config))
         trials = tuple(
             PlannedTrial(trial_id(name, task, point, seed, restart), point, restart)
             for restart in range(restarts)

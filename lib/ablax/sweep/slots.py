@@ -114,20 +114,25 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
     advanced = tally.steps > 0
     running = slot.status == Status.RUNNING
     status, watch, best = slot.status, slot.watch, slot.best
+    solved = jnp.bool_(False) if task.solved is None else task.solved(valid)
     if task.objective is None:
         best, watch = variables, watch._replace(best_step=trial.step)
     else:
         value = valid[task.objective.name]
         seen, improved = observe(
-            watch, value, trial.step, metric=task.objective, min_delta=hparams.min_delta
+            watch,
+            value,
+            trial.step,
+            metric=task.objective,
+            min_delta=hparams.min_delta,
+            solved=solved,
         )
         counts = running & advanced
         watch = _select(counts, seen, watch)
         best = _select(counts & improved, variables, best)
     ended = jnp.where(trial.step >= trial.steps, Status.DONE, Status.RUNNING)
     ended = jnp.where(exhausted(watch, hparams.patience), Status.STOPPED, ended)
-    if task.solved is not None:
-        ended = jnp.where(task.solved(valid), Status.STOPPED, ended)
+    ended = jnp.where(solved, Status.STOPPED, ended)
     slot = slot._replace(
         status=jnp.where(running, ended, status).astype(jnp.int32), watch=watch, best=best
     )

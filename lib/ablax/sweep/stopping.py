@@ -29,10 +29,11 @@ def observe(
     *,
     metric: Metric,
     min_delta: Float[Array, ""],
+    solved: Bool[Array, ""] | bool = False,
 ) -> tuple[Watch, Bool[Array, ""]]:
     """One evaluation: the new watch, and whether it improved.
 
-    improved = value is finite and better than the best by more than min_delta. It is
+    improved = solved, or value is finite and better than the best by more than min_delta. It is
     computed here once, and the caller keeps value, step and snapshot by it, so these can
     never disagree (Prechelt 1998 calls the kept step the minimum of E_opt).
 
@@ -43,7 +44,7 @@ def observe(
     >>> bool(improved), int(watch.best_step)
     (True, 10)
     """
-    improved = jnp.isfinite(value) & metric.better(value, watch.best_value, by=min_delta)
+    improved = solved | (jnp.isfinite(value) & metric.better(value, watch.best_value, by=min_delta))
     return (
         Watch(
             jnp.where(improved, value, watch.best_value),

@@ -149,7 +149,7 @@ def _train_program(
         f"compiled {program.name}: "
         + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in compiled.items())
     )
-    snapshots = Snapshots(keep, program.task)
+    snapshots = Snapshots(keep, store.directory, program)
     curves: list[pd.DataFrame] = []
     intervals = np.array([t.point.config.eval_every for t in trials])
     for interval in np.unique(intervals):
@@ -170,11 +170,11 @@ def _train_program(
                     best=None,
                 )
                 curves = []
-    snapshots.save(store.directory, program)
+    snapshots.save()
     statistics = runner.statistics
-    clocks = {f"compile {name}": seconds for name, seconds in compiled.items()}
+    clocks = {f"seconds compiling {name}": seconds for name, seconds in compiled.items()}
     clocks |= {
-        "train": statistics.seconds,
+        "seconds training": statistics.seconds,
         "segments": statistics.segments,
         "share busy while trials wait": statistics.share_busy(),
         "share idle in the drain": statistics.share_drained(),

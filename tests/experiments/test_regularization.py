@@ -1,0 +1,329 @@
+"""The regularization study, end to end; nothing here may open a connection."""
+
+import json
+import os
+import re
+import socket
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablax import flags
+from ablax.data import load, split
+from ablax.sweep import snapshots, study
+from ablax.sweep.engine import Engine
+from ablax.sweep.mesh import mesh_of
+from ablax.sweep.plan import make_plan
+from ablax.sweep.store import read_array
+from experiments import regularization
+from experiments.__main__ import main
+from experiments.regularization import Config, points
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+QUICK = ["--steps", "40", "--eval-every", "10", "--width", "4"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def offline():
+    """Promise 7: a study leaves the machine alone."""
+
+    def refused(*_, **__):
+        raise AssertionError("a connection was asked for")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", refused)
+        patch.setattr(socket.socket, "connect", refused)
+        patch.setattr(socket.socket, "connect_ex", refused)
+        yield
+
+
+def launch(out: Path, *typed: object) -> Path:
+    """The command, as the command line runs it; returns the run directory."""
+    words = ["regularization", *map(str, typed), "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["experiments", *words])
+        patch.setattr(study, "mesh_of", lambda: mesh_of(jax.devices()[:2]))  # what two cores have
+        assert main(words) == 0
+    return out
+
+
+def trials_of(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "trials.parquet")
+
+
+def results(directory: Path) -> dict[str, bytes]:
+    """All files that no clock and no command line went into."""
+    found = {str(p.relative_to(directory)): p for p in directory.rglob("*") if p.is_file()}
+    said = {"timings.parquet", "study.json", "report/report.html"}
+    return {name: path.read_bytes() for name, path in found.items() if name not in said}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke study: trained once for all tests of this file."""
+    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
+
+
+@pytest.fixture(scope="module")
+def trials(smoke):
+    return trials_of(smoke)
+
+
+def test_every_trial_of_the_plan_is_there_once(smoke, trials):
+    said = json.loads((smoke / "study.json").read_text())
+    assert said["restarts"] == regularization.PRESETS["smoke"].restarts
+    assert len(trials) == said["trials"] == len(said["points"]) * said["restarts"]
+    assert trials["trial"].is_unique
+    assert not trials.duplicated(["point", "restart"]).any()
+    assert (trials.groupby("point").size() == said["restarts"]).all()
+    assert set(trials["status"]) <= {"done", "stopped", "diverged"}
+    assert not (smoke / "parts").exists()
+
+
+def test_every_column_is_documented(trials):
+    """The first cells of the README's table; train/… stands for all columns of that split."""
+    _, _, text = README.partition("Columns of `trials.parquet`:")
+    rows = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    metrics = next(row for row in rows if "`train/…`" in row)
+    documented |= {
+        f"{split}/{metric}"
+        for split in ("train", "valid", "test")
+        for metric in re.findall(r"`(\w+)`", metrics.split("|", 2)[2])
+    }
+    assert set(trials.columns) <= documented
+    assert documented - set(trials.columns) <= {
+        *("train/…", "valid/…", "test/…", "train/error", "valid/error", "test/error"),
+    }
+
+
+def test_the_columns_that_others_rely_on(trials):
+    required = {"trial", "point", "restart", "status", "steps", "best_step"}
+    required |= {f"{s}/{m}" for s in ("train", "valid", "test") for m in ("loss", "accuracy")}
+    required |= {"l1", "l2", "dropout_rate", "max_norm", "learning_rate", "momentum", "model",
+                 "width", "depth", "activation", "batch_size", "dataset"}  # fmt: skip
+    assert required <= set(trials.columns)
+    assert trials[sorted(required - {"max_norm"})].notna().all(axis=None)
+    np.testing.assert_array_equal(trials["max_norm"].min(), 1.0)
+    assert np.isinf(trials["max_norm"]).any()
+
+
+def test_no_clock_is_in_what_must_be_equal(smoke, trials):
+    """Equal studies are equal bytes: a clock's words may only be in timings.parquet."""
+    curves = pd.read_parquet(smoke / "curves.parquet")
+    assert set(curves.columns) == {"trial", "step", "train/loss", "valid/loss", "valid/accuracy"}
+    for column in (*trials.columns, *curves.columns):
+        assert not re.search(r"time|second|date|clock|duration|speed|rate_per", column)
+    assert {"program", "what", "value"} == set(pd.read_parquet(smoke / "timings.parquet").columns)
+
+
+def test_arrays_have_an_entry_per_trial(smoke, trials):
+    for name, length in (("weight_histogram", 61), ("first_layer", 64)):
+        array = read_array(smoke / "arrays" / f"{name}.parquet")
+        assert list(array) == list(trials["trial"])
+        assert {value.shape[-1] for value in array.values()} == {length}
+
+
+def test_regularizers_do_what_they_are_for(trials):
+    """What must hold however short the study is."""
+    mean = trials.groupby("point").mean(numeric_only=True)
+    for model in ("linear", "mlp"):
+        base = mean.loc[f"model={model}"]
+        assert mean.loc[f"model={model} l2=0.01", "l2_norm"] < 0.8 * base["l2_norm"]
+        many = mean.loc[f"model={model} l1=0.001", "share_below_1e-3"]
+        assert many > 10 * base["share_below_1e-3"]
+        inside = trials[(trials["model"] == model) & (trials["max_norm"] == 1)]
+        units = 10 if model == "linear" else 10 + 16
+        assert (inside["l2_norm"] <= np.sqrt(units) + 1e-4).all()
+    assert (mean["test/accuracy"] > 0.5).all()
+
+
+def test_the_report_is_whole(smoke):
+    report = smoke / "report"
+    figures = {"strength", "complexity", "weights", "first_layer"}
+    expected = {"report.html", "report.md", "table.csv", "table.tex", "claims.json"}
+    expected |= {f"{figure}.{kind}" for figure in figures for kind in ("png", "svg")}
+    assert {path.name for path in report.iterdir()} == expected
+    assert all(path.stat().st_size > 100 for path in report.iterdir())
+    claims = json.loads((report / "claims.json").read_text())
+    assert [claim["id"] for claim in claims] == [claim.id for claim in regularization.CLAIMS]
+    assert {claim["verdict"] for claim in claims} <= {"supported", "refuted", "inconclusive"}
+    csv = pd.read_csv(report / "table.csv")
+    assert len(csv) == len(set(csv["point"])) == 42
+    assert {"n", "diverged", "l2_norm", "share_below_1e-3", "steps", "test/loss"} <= set(csv)
+
+
+def test_the_page_needs_nothing_else(smoke):
+    html = (smoke / "report" / "report.html").read_text()
+    assert not re.search(r"<script|<link|<iframe|@import|url\((?!['\"]?data:)", html)
+    sources = re.findall(r"""(?:src|href|srcset)\s*=\s*["']([^"']{0,40})""", html)
+    assert len(sources) >= 4
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
+    def trained(*_, **__):
+        raise AssertionError("something was trained again")
+
+    monkeypatch.setattr(Engine, "__init__", trained)
+    before = {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()}
+    launch(smoke, "--preset", "smoke")
+    assert {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()} == before
+    best, time, report = capsys.readouterr().out.splitlines()[-3:]
+    assert re.fullmatch(
+        r"best   model=\S+.*: test accuracy 0\.\d+ ± 0\.\d+ \(mean and 95% interval over 3 "
+        r"restarts; selected by validation loss\)",
+        best,
+    )
+    assert re.fullmatch(r"time   \d+\.\d s, 0 trials trained", time)
+    assert report == f"report {smoke / 'report' / 'report.html'}"
+
+
+def test_report_alone_writes_the_same_again(smoke, capsys):
+    before = {path: path.read_bytes() for path in (smoke / "report").iterdir()}
+    for path in before:
+        path.unlink()
+    assert main(["report", str(smoke)]) == 0
+    assert {path: path.read_bytes() for path in (smoke / "report").iterdir()} == before
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["best", "report"]
+
+
+def plan_of(*typed: str, restarts: int | None = None):
+    asked = flags.parse("regularization", regularization, list(typed))
+    return make_plan(
+        "regularization", regularization, asked.config, restarts=asked.restarts, seed=asked.seed
+    )
+
+
+def test_the_default_study_is_as_large_as_promised():
+    plan = plan_of()
+    assert len(plan.points) >= 16
+    assert plan.restarts >= 16
+    assert len(plan.trials) == len(plan.points) * plan.restarts >= 256
+    assert all(point.config.steps <= 2000 for point in plan.points)
+    assert all(point.config.patience < 100 for point in plan.points), "early stopping is on"
+    assert len(plan.programs) == 2, "one for the linear model, one for the mlp"
+    count = pd.Series([(p.config.model, p.group) for p in plan.points]).value_counts()
+    methods = {"L1", "L2", "elastic net", "max-norm"}
+    strong = {("linear", method) for method in methods}
+    strong |= {("mlp", method) for method in methods | {"dropout", "dropout + max-norm"}}
+    assert set(count[count >= 3].index) == strong
+    assert set(count[count == 1].index) == {("linear", "baseline"), ("mlp", "baseline")}
+    (note,) = {note for program in plan.programs for note in program.task.notes}
+    train = int(re.findall(r"train (\d+)", note)[0])
+    assert 200 <= train <= 400
+
+
+def test_strengths_that_are_given_replace_the_table():
+    table = points(Config())
+    assert len(table) == 42
+    assert points(Config(model=("linear",))) == [p for p in table if p["model"] == "linear"]
+    assert points(Config(l2=(0.0, 1e-3), dropout_rate=(0.0, 0.5))) == [
+        {"model": "mlp", "l2": l2, "dropout_rate": rate}
+        for l2 in (0.0, 1e-3)
+        for rate in (0.0, 0.5)
+    ]
+    assert points(Config(l2=(0.5,))) == [{"model": "mlp", "l2": 0.5}]
+    both = points(Config(model=("linear", "mlp"), l1=(0.5,)))
+    assert both == [{"model": "linear", "l1": 0.5}, {"model": "mlp", "l1": 0.5}]
+
+
+def test_other_axes_multiply_the_points():
+    crossed = points(Config(learning_rate=(0.1, 0.2)))
+    assert crossed == [{**p, "learning_rate": r} for p in points(Config()) for r in (0.1, 0.2)]
+    assert len(points(Config(l2=(0.0, 1e-3), width=(8, 16)))) == 4
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Tables of a user's own: classes and numbers as text, classes as arrays."""
+    folder = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3))
+    soil = rng.choice(["clay", "sand", "silt"], 120)
+    kind = np.where(x[:, 0] + 0.1 * rng.normal(size=120) > 0, "tall", "short")
+    # All targets differ by at least 1, so one unit can be found again in the scaled ones.
+    price = 40 + 3 * np.argsort(np.argsort(x[:, 1] + (soil == "clay")))
+    for name, target in (("kinds", kind), ("prices", price)):
+        columns = {f"x{i}": x[:, i] for i in range(3)} | {"soil": soil, "target": target}
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False)
+    np.savez(folder / "kinds.npz", X=x, y=(kind == "tall").astype(int))
+    return folder
+
+
+def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
+    typed = ["--dataset", tables / "kinds.csv", "--target", "target", *QUICK]
+    typed += ["--model", "linear", "--l2", "0", "1e-3", "--restarts", "2", "--batch-size", "16"]
+    first = launch(tmp_path / "first", *typed)
+    plan = capsys.readouterr().out
+    assert "target target: classification, because the target is text" in plan
+    assert "120 rows, 6 features" in plan
+    found = trials_of(first)
+    assert len(found) == 4
+    assert (found["test/accuracy"] > 0.7).all()
+    assert not (first / "report" / "first_layer.png").exists(), "6 features are no image"
+
+    # Equal seeds are equal bytes; another seed is another study.
+    second = launch(tmp_path / "second", *typed)
+    assert results(first) == results(second)
+    assert len(results(first)) > 8
+    other = launch(tmp_path / "other", *typed, "--seed", "1")
+    assert set(trials_of(other)["trial"]).isdisjoint(found["trial"])
+    assert not np.intersect1d(trials_of(other)["valid/loss"], found["valid/loss"]).size
+
+
+def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
+    """test/error is the mean absolute error in the target's own units: computed again here."""
+    typed = ["--dataset", tables / "prices.csv", "--target", "4", *QUICK, "--keep", "all"]
+    out = launch(tmp_path / "run", *typed, "--l2", "0", "--restarts", "2", "--batch-size", "16")
+    printed = capsys.readouterr().out
+    assert "target target: regression, because the target has 120 distinct values" in printed
+    assert "test error" in printed.splitlines()[-3]
+    found = trials_of(out).set_index("trial")
+    assert "test/accuracy" not in found
+
+    splits = split(load(str(tables / "prices.csv"), target="target"), seed=0)
+    parts = (splits.train, splits.valid, splits.test)
+    scaled = np.sort(np.concatenate([part.y for part in parts]).astype(np.float64))
+    unit = 3 / np.diff(scaled).mean()  # of the target, in one of the network's outputs
+    ids, params = snapshots.load(out, "regularization")
+    assert sorted(ids) == sorted(found.index)
+    for i, trial in enumerate(ids):
+        hidden, output = (
+            {k: np.asarray(v[i], np.float64) for k, v in params[layer].items()}
+            for layer in ("hidden_0", "output")
+        )
+        for name, part in zip(("train", "valid", "test"), parts, strict=True):
+            h = np.maximum(part.x @ hidden["kernel"] + hidden["bias"], 0)
+            predicted = (h @ output["kernel"] + output["bias"])[:, 0]
+            row = found.loc[trial]
+            error = np.abs(predicted - part.y).mean() * unit
+            np.testing.assert_allclose(row[f"{name}/error"], error, rtol=1e-4)
+            np.testing.assert_allclose(
+                row[f"{name}/loss"], np.mean((predicted - part.y) ** 2), rtol=1e-4
+            )
+
+
+def test_arrays_of_a_users_own(tables, tmp_path):
+    out = launch(tmp_path / "run", "--dataset", tables / "kinds.npz", *QUICK, "--model", "linear",
+                 "--l2", "0", "--restarts", "2", "--batch-size", "16")  # fmt: skip
+    assert (trials_of(out)["test/accuracy"] > 0.7).all()
+    assert (out / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_official_images(name, tmp_path):
+    folder = Path(os.environ.get("ABLAX_DATA", "none")) / name.replace("_", "-")
+    if not (folder / "t10k-images-idx3-ubyte.gz").exists():
+        pytest.skip(f"$ABLAX_DATA has no {folder.name}")
+    out = launch(tmp_path / "run", "--dataset", name, "--model", "linear", "--l2", "0",
+                 "--steps", "60", "--restarts", "1", "--learning-rate", "0.01")  # fmt: skip
+    (row,) = trials_of(out).to_dict("records")
+    assert row["test/accuracy"] > 0.5
+    assert "train 300" in (out / "study.json").read_text()
+    assert (out / "report" / "first_layer.png").exists(), "784 features are 28 by 28 images"
