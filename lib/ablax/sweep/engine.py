@@ -148,21 +148,10 @@ def segment_function(task: Task, mesh: Mesh) -> Callable:
     def on_device(
         slots: Slot, retired: Retired, orders: Orders, interval: Array, data: Any
     ) -> tuple[Slot, Retired, Report]:
-        retired = _unless_empty(
-            orders.place < len(orders.place),
-            lambda: jax.tree.map(
-                lambda buffer, new: buffer.at[orders.place].set(new, mode="drop"),
-                retired,
-                Retired(slots.trial, slots.best),
-            ),
-            retired,
-        )
-        slots = slots._replace(
-            status=jnp.where(orders.place < len(orders.place), Status.EMPTY, slots.status).astype(
-                jnp.int32
-            )
-        )
-        slots = _unless_empty(orders.fill, lambda: _refill(task, slots, orders, data), slots)
+        leaving = orders.place < len(orders.place)
+        retired = _if_any(leaving, lambda: _retire(slots, retired, orders), retired)
+        slots = slots._replace(status=jnp.where(leaving, Status.EMPTY, slots.status))
+        slots = _if_any(orders.fill, lambda: _refill(task, slots, orders, data), slots)
         train = jax.vmap(partial(lanes.train, task), in_axes=(0, None, None))
         slots, report = train(slots, interval, data)
         return slots, retired, report
@@ -190,9 +179,18 @@ def final_function(task: Task, mesh: Mesh) -> Callable:
     )
 
 
-def _unless_empty(mask: Array, change: Callable[[], Any], unchanged: Any) -> Any:
-    """change(), unless no lane of this device asks for it."""
+def _if_any(mask: Array, change: Callable[[], Any], unchanged: Any) -> Any:
+    """change(), if any lane of this device asks for it: most boundaries move nothing."""
     return jax.lax.cond(jnp.any(mask), change, lambda: unchanged)
+
+
+def _retire(slots: Slot, retired: Retired, orders: Orders) -> Retired:
+    """The buffer with the leaving trials at their places; a place beyond its end is dropped."""
+    return jax.tree.map(
+        lambda buffer, new: buffer.at[orders.place].set(new, mode="drop"),
+        retired,
+        Retired(slots.trial, slots.best),
+    )
 
 
 def _refill(task: Task, slots: Slot, orders: Orders, data: Any) -> Slot:
