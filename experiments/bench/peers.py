@@ -5,12 +5,14 @@ trains what it is told to. It is written as a good user of its library would wri
 evaluation during training, no transfer of losses, one evaluation at the end.
 """
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +23,11 @@ Train = Callable[[float, int], float]
 """(l2, restart) → validation accuracy of a network trained from start to end."""
 
 
-def jax_trial(workload: Workload) -> Train:
-    """A whole training as one jitted function, compiled once: scan over epochs and batches."""
+def jax_trial(workload: Workload, whole_training: bool = True) -> Train:
+    """A whole training as one jitted function, compiled once: scan over epochs and batches.
+
+    Or, as most training loops are written, a jitted step that a Python loop calls.
+    """
     import jax
     import jax.numpy as jnp
     import optax
@@ -51,28 +56,45 @@ def jax_trial(workload: Workload) -> Train:
         value = optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y).mean()
         return value + l2 * (jnp.sum(params["w1"] ** 2) + jnp.sum(params["w2"] ** 2))
 
-    @jax.jit
-    def train(l2, seed, x, y, valid_x, valid_y):
+    def step(carry, rows, x, y, l2):
+        params, opt_state = carry
+        grads = jax.grad(loss)(params, x[rows], y[rows], l2)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def start(seed):
         init_key, order_key = jax.random.split(jax.random.key(seed))
         params = init(init_key)
+        return (params, tx.init(params)), jax.random.split(order_key, workload.epochs)
 
-        def step(carry, rows):
-            params, opt_state = carry
-            grads = jax.grad(loss)(params, x[rows], y[rows], l2)
-            updates, opt_state = tx.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), None
+    def order(key):
+        return jax.random.permutation(key, n).reshape(-1, BATCH_SIZE)
 
+    def accuracy(params, x, y):
+        return (logits(params, x).argmax(-1) == y).mean()
+
+    @jax.jit
+    def train(l2, seed, x, y, valid_x, valid_y):
         def epoch(carry, key):
-            rows = jax.random.permutation(key, n).reshape(-1, BATCH_SIZE)
-            return jax.lax.scan(step, carry, rows)
+            return jax.lax.scan(lambda c, rows: (step(c, rows, x, y, l2), None), carry, order(key))
 
-        keys = jax.random.split(order_key, workload.epochs)
-        (params, _), _ = jax.lax.scan(epoch, (params, tx.init(params)), keys)
-        return (logits(params, valid_x).argmax(-1) == valid_y).mean()
+        (params, _), _ = jax.lax.scan(epoch, *start(seed))
+        return accuracy(params, valid_x, valid_y)
 
-    def run(l2: float, seed: int) -> float:
+    def whole(l2: float, seed: int) -> float:
         return float(train(l2, seed, train_x, train_y, valid_x, valid_y))
 
+    start_jit, order_jit, accuracy_jit = jax.jit(start), jax.jit(order), jax.jit(accuracy)
+    step_jit = jax.jit(step, donate_argnums=0)
+
+    def stepwise(l2: float, seed: int) -> float:
+        carry, keys = start_jit(seed)
+        for key in keys:
+            for rows in np.asarray(order_jit(key)):
+                carry = step_jit(carry, rows, train_x, train_y, l2)
+        return float(accuracy_jit(carry[0], valid_x, valid_y))
+
+    run = whole if whole_training else stepwise
     run(0.0, 0)  # compiles
     return run
 
@@ -161,6 +183,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "jax": Peer("one JAX trial at a time", "jax", jax_trial),
+    "jax_loop": Peer("JAX step, Python loop", "jax", partial(jax_trial, whole_training=False)),
     "torch": Peer("PyTorch loop", "torch", torch_trial),
     "sklearn": Peer("scikit-learn MLPClassifier", "sklearn", sklearn_trial),
 }
@@ -172,13 +195,14 @@ class Processes:
     def __init__(self, peer: str, cores: Sequence[int]):
         context = multiprocessing.get_context("spawn")
         self._pipes, self._processes = [], []
-        for core in cores:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, peer, core), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        with _one_thread():
+            for core in cores:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, peer, core), daemon=True)
+                process.start()
+                theirs.close()
+                self._pipes.append(ours)
+                self._processes.append(process)
 
     def prepare(self, workload: Workload) -> None:
         """Import, compile and warm up in every process."""
@@ -221,10 +245,24 @@ def missing(peer: str) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """An environment in which BLAS starts no threads; it reads it when NumPy is imported."""
+    names = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL")]
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _serve(pipe: Any, peer: str, core: int) -> None:
-    """A process: pinned, one thread, before anything that starts threads is imported."""
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{library}_NUM_THREADS"] = "1"
+    """A process: pinned to its core before JAX or PyTorch start threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     train: Train | None = None

@@ -8,12 +8,12 @@ class Sizes:
     """How much is measured."""
 
     epochs: int = 48
-    trials: int = 256  # of Ablax, per repeat
-    jax_trials: int = 64
-    peer_trials: int = 16
+    trials: int = 256  # of Ablax, per repeat; the next two of the peers
+    jax_trials: int = 192
+    peer_trials: int = 24
     widths: tuple[int, ...] = (32, 64, 128, 512)
     width_epochs: int = 12
-    width_trials: int = 64
+    width_trials: int = 128
     slots: tuple[int, ...] = (16, 32, 64, 128, 256)
     slots_trials: int = 512
     segments: int = 40

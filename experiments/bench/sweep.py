@@ -28,7 +28,7 @@ from experiments.bench.side_by_side import against
 from experiments.bench.sizes import FULL, QUICK
 from experiments.bench.workload import BATCH_SIZE, L2, LEARNING_RATE, MOMENTUM, TRAIN_ROWS
 
-Side = Literal["jax", "torch", "sklearn"]
+Side = Literal["jax", "jax_loop", "torch", "sklearn"]
 Part = Literal["segment", "busy", "slots", "widths", "growth"]
 
 
@@ -39,6 +39,7 @@ class Flags:
     repeats: Annotated[int, tyro.conf.arg(help="times that all sides take their turn")] = 3
     peers: Annotated[tuple[Side, ...], tyro.conf.arg(help="whom to stand beside")] = (
         "jax",
+        "jax_loop",
         "torch",
         "sklearn",
     )
@@ -94,15 +95,21 @@ def measure(flags: Flags) -> dict[str, Any]:
         "absent": absent,
     }
     cores = available_cores()
-    n_trials = {"jax": sizes.jax_trials, "torch": sizes.peer_trials, "sklearn": sizes.peer_trials}
-    n_trials = {side: at_least(n, len(cores)) for side, n in n_trials.items()}
+
+    def trials(of_jax: int) -> dict[str, int]:
+        # Turns of like length: a shared machine favours whoever computes in short bursts.
+        return {
+            peer: at_least(of_jax if peer.startswith("jax") else sizes.peer_trials, len(cores))
+            for peer in peers
+        }
+
     with contextlib.ExitStack() as stack:
         processes = {p: stack.enter_context(Processes(p, cores)) for p in peers}
         result["side_by_side"] = against(
             splits,
             ours.workload(splits, 32, sizes.epochs),
             processes,
-            trials={"ablax": sizes.trials, **n_trials},
+            trials={"ablax": sizes.trials, **trials(sizes.jax_trials)},
             repeats=flags.repeats,
         )
         if "widths" in flags.parts:
@@ -111,7 +118,7 @@ def measure(flags: Flags) -> dict[str, Any]:
                     splits,
                     ours.workload(splits, width, sizes.width_epochs),
                     processes,
-                    trials={"ablax": sizes.width_trials, **n_trials},
+                    trials={"ablax": sizes.width_trials, **trials(sizes.width_trials)},
                     repeats=flags.repeats,
                 )
                 for width in sizes.widths

@@ -96,8 +96,8 @@ def side_by_side(part: Mapping[str, Any], names: Mapping[str, str], absent: Mapp
         f"Width {part['width']}, {part['steps']} steps a trial, "
         f"{part['slots_per_device']} slots per device",
         [
-            "", "n", "seconds", "trials per minute", "µs per trial·step", "CPU µs", "Ablax/peer (range)",
-            "valid accuracy, 95%", "overlaps",
+            "", "n", "seconds", "trials per minute", "µs per trial·step", "CPU µs",
+            "Ablax/peer (range)", "valid accuracy, 95%", "overlaps",
         ],
         rows,
     )  # fmt: skip

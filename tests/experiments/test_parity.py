@@ -48,7 +48,7 @@ def objective(w: np.ndarray, b: float, l2: float, x: np.ndarray, y: np.ndarray) 
 @pytest.fixture(scope="module")
 def ours(train):
     """{C: (w, b)}: three trials of one compiled program."""
-    x, y, splits = train
+    _, y, splits = train
     task = supervised(
         Linear(n_outputs=1, kernel_init="zeros"),
         splits,

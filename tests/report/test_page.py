@@ -11,7 +11,7 @@ import pytest
 from ablax.report import figures, page
 from ablax.report.claims import Claim, Evidence
 from ablax.report.statistics import Interval
-from tests.report.runs import point, trial, write
+from tests.report.runs import SPLITS, point, trial, write
 
 EVIL = '<script>alert("1")</script> & 5% of $x_1 | {y} #1 ~^\\'
 BASE, L2 = point("base", "baseline"), point("l2=0.1", "L2", l2=0.1)
@@ -202,9 +202,7 @@ def test_claims_json_is_json_whatever_was_measured(tmp_path):
 
 
 def test_a_study_where_everything_diverged_has_a_report(tmp_path):
-    nothing = {
-        f"{s}/{m}": math.nan for s in ("train", "valid", "test") for m in ("accuracy", "loss")
-    }
+    nothing = {f"{s}/{m}": math.nan for s in SPLITS for m in ("accuracy", "loss")}
     trials = [trial(p, r, status="diverged", **nothing) for p in (BASE, L2) for r in range(2)]
     Reader(build(write(tmp_path, [BASE, L2], trials)).read_text())
 

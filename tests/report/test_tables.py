@@ -186,7 +186,7 @@ def test_a_study_that_is_half_finished(tmp_path):
     assert table.difference("l2=0.1", "base", "test/accuracy").n == 2
 
 
-def test_without_its_baseline_a_point_is_compared_with_no_other_method(tmp_path):
+def test_a_study_whose_baseline_has_not_finished_has_a_table(tmp_path):
     trials = [trial(p, r) for p in (WEAK, STRONG) for r in range(2)]
     table = write(tmp_path, POINTS, trials, trials=20)
     assert list(table.summary()["point"]) == ["l2=0.1", "l2=1"]
