@@ -71,9 +71,10 @@ def resume(arguments: list[str]) -> int:
     path = Path(arguments[0]) / "study.json"
     try:
         command = json.loads(path.read_text())["provenance"]["command"]
-    except (OSError, ValueError, KeyError) as error:
+        name, *flags = shlex.split(command)[1:]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{arguments[0]} holds no study: cannot read {path}: {error}") from error
-    name, *flags = shlex.split(command)[1:]
+    flags = [flag for flag in flags if not flag.startswith("--out=")]
     if "--out" in flags:
         at = flags.index("--out")
         del flags[at : at + 2]

@@ -62,7 +62,7 @@ def rebuild(directory: Path, load: Callable[[str], Any]) -> None:
     """The report of a run directory again, without training."""
     try:
         name = json.loads((directory / "study.json").read_text())["experiment"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} holds no readable study.json: {error}") from error
     page, answer = write_report(directory, load(name))
     print(f"best   {answer}")

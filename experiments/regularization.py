@@ -18,7 +18,7 @@ import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties, schedules
 from ablax.activations import ACTIVATIONS
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, config, flag_of, hparam, static
 from ablax.data import DATASETS, load, split
 from ablax.errors import UserError
 from ablax.metrics import Metric
@@ -39,7 +39,10 @@ class Config(BaseConfig):
         "auto", "what the target is", choices=("auto", "classification", "regression")
     )
     train_size: int | None = static(
-        None, "training rows; None: 300 of a named data set, all that are left of a file", low=1
+        None, "training rows; None: 300 of a named data set that has them, else all left", low=1
+    )
+    valid_size: int | None = static(
+        None, "validation rows; None: a fifth of what is not test, at most 1000", low=1
     )
     split_seed: int = static(0, "seed of the train, validation and test split", low=0)
     model: str = static(
@@ -55,7 +58,7 @@ class Config(BaseConfig):
     l1: float = hparam(0.0, "strength of the sum of absolute weights", low=0)
     l2: float = hparam(0.0, "strength of the sum of squared weights", low=0)
     dropout_rate: float = hparam(0.0, "probability that a hidden unit is off", low=0, below=1)
-    max_norm: float = hparam(np.inf, "bound of a unit's weight vector; inf is off", low=0)
+    max_norm: float = hparam(np.inf, "bound of a unit's weight vector; inf is off", above=0)
 
 
 def _preset(restarts: int, **changes) -> Preset:
@@ -64,7 +67,7 @@ def _preset(restarts: int, **changes) -> Preset:
 
 
 PRESETS = {
-    "smoke": _preset(3, steps=200, eval_every=20, width=16),
+    "smoke": _preset(3, steps=200, eval_every=20, patience=3.0, width=16),
     "default": _preset(16),
     "paper": _preset(64, width=256),
 }
@@ -86,6 +89,7 @@ TABLE = {
 }
 EDGE = 0.5
 BINS = np.linspace(-EDGE, EDGE, 62)
+HIDDEN = {"width", "depth", "activation"}
 STRENGTHS = ("l1", "l2", "dropout_rate", "max_norm")
 
 
@@ -96,17 +100,29 @@ def points(config: Config) -> list[grid.Setting]:
     models = axes.pop("model", None)
     if models and "linear" in models and any(strengths.get("dropout_rate", ())):
         raise UserError("--dropout-rate: the linear model has no hidden units to drop")
-    if strengths:
-        chosen = grid.product(model=models or ["mlp"], **strengths)
-    else:
-        chosen = grid.chain(*(grid.rows({"model": m}, TABLE[m]) for m in models or TABLE))
-    return grid.cross(chosen, grid.product(**axes))
+    if models == ("linear",) and (hidden := HIDDEN & axes.keys()):
+        raise UserError(f"{flag_of(min(hidden))}: the linear model has no hidden layer")
+    grids = []
+    for model in models or (["mlp"] if strengths else TABLE):
+        baseline = {"model": model}
+        if strengths:
+            chosen = grid.cross([baseline], grid.product(**strengths))
+        else:
+            chosen = grid.rows(baseline, TABLE[model])
+        # A linear model is the same whatever the hidden layers of the others are.
+        alike = HIDDEN if model == "linear" else set()
+        crossed = {name: axis[:1] if name in alike else axis for name, axis in axes.items()}
+        grids.append(grid.cross(chosen, grid.product(**crossed)))
+    return grid.chain(*grids)
 
 
 def task(config: Config) -> Task:
     data = load(config.dataset, target=config.target, problem=config.problem)
-    train_size = config.train_size or (300 if config.dataset in DATASETS else None)
-    splits = split(data, train_size=train_size, seed=config.split_seed)
+    left = len(data.y) if data.test else round(0.8 * len(data.y))  # what is not test
+    valid_size = config.valid_size or min(round(0.2 * left), 1000)
+    few = config.dataset in DATASETS and left - valid_size >= 300
+    train_size = config.train_size or (300 if few else None)
+    splits = split(data, train_size=train_size, valid_size=valid_size, seed=config.split_seed)
     classes = splits.problem == "classification"
     model = MLP(
         widths=(config.width,) * (config.depth if config.model == "mlp" else 0),

@@ -49,7 +49,9 @@ class FieldSpec:
     low: float | None = None
     high: float | None = None
     below: float | None = None
+    above: float | None = None
     choices: tuple[str, ...] | None = None
+    infinite: bool = False  # inf is the value for off
 
 
 def _field(default: Any, spec: FieldSpec) -> Any:
@@ -63,16 +65,22 @@ def hparam(
     low: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    above: float | None = None,
 ) -> Any:
-    """A traced scalar with low ≤ value ≤ high and value < below, where these are given."""
-    return _field(default, FieldSpec("hparam", help, low, high, below))
+    """A traced scalar with low ≤ value ≤ high and above < value < below, where given.
+
+    inf is a value only where it is the default: there it means off.
+    """
+    off = math.isinf(default)
+    return _field(default, FieldSpec("hparam", help, low, high, below, above, infinite=off))
 
 
 def protocol(
     default: float, help: str, *, low: float | None = None, high: float | None = None
 ) -> Any:
     """A traced scalar that says how a trial is run, and with it what its result is."""
-    return _field(default, FieldSpec("protocol", help, low, high))
+    off = math.isinf(default)
+    return _field(default, FieldSpec("protocol", help, low, high, infinite=off))
 
 
 def static(
@@ -165,18 +173,24 @@ def _validate_value(flag: str, value: Any, spec: FieldSpec) -> None:
         raise unknown(flag.removeprefix("--"), str(value), spec.choices)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    if spec.kind != "static" and FLOAT32_MAX < abs(value) < math.inf:
-        raise UserError(f"{flag}: expected a number within float32, got {value}")
+    # The compiled program sees float32, in which 0.99999999999 is 1 and 1e39 is inf.
+    traced = spec.kind != "static"
+    with np.errstate(over="ignore"):
+        seen = float(np.float32(value)) if traced else value
     bounds = list(_bounds(spec))
-    if math.isnan(value) or not all(holds(value) for _, holds in bounds):
-        expected = " and ".join(text for text, _ in bounds) or "a number"
+    if math.isnan(seen) or not all(holds(seen) for _, holds in bounds):
+        expected = " and ".join(text for text, _ in bounds) or "a number or inf"
         raise UserError(f"{flag}: expected {expected}, got {value}")
 
 
 def _bounds(spec: FieldSpec) -> Iterator[tuple[str, Any]]:
-    low, high, below = spec.low, spec.high, spec.below
+    if not spec.infinite:
+        yield "a finite number", math.isfinite
+    low, high, below, above = spec.low, spec.high, spec.below, spec.above
     if low is not None:
-        yield f"a value of at least {low:g}", lambda value: value >= low
+        yield f"at least {low:g}", lambda value: value >= low
+    if above is not None:
+        yield f"above {above:g}", lambda value: value > above
     if high is not None:
         yield f"at most {high:g}", lambda value: value <= high
     if below is not None:

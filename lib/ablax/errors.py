@@ -21,5 +21,6 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     """
     names = sorted(allowed)
     near = difflib.get_close_matches(got, names, n=1)
+    near = near or [name for name in names if got and name.startswith(got)]
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return UserError(f"unknown {kind} {got!r}{hint} Expected one of: {', '.join(names)}")

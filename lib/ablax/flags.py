@@ -49,14 +49,14 @@ def parse(
         ("preset", _flag(str, f"size of the study: {', '.join(presets)}"), preset),
         ("restarts", _flag(int, "random restarts of every point"), presets[preset].restarts),
         ("seed", _flag(int, "seed of the study"), 0),
-        ("out", _flag(Path | None, "run directory (default: named by the study)"), None),
+        ("out", _flag(Path | None, "run directory; None: named by the study"), None),
         ("plan", _flag(bool, "print the plan and stop"), False),
         (
             "keep",
             _flag(Literal["none", "best", "all"], "whose selected snapshots to keep in params/"),
             getattr(experiment, "KEEP", "none"),
         ),
-        ("slots", _flag(int | None, "slots per device (default: chosen by rule)"), None),
+        ("slots", _flag(int | None, "slots per device; None: chosen by rule"), None),
     ]
     fields = [
         (
@@ -103,17 +103,19 @@ def _validate(launch: Launch) -> None:
 
 
 def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
-    """tyro refuses these too; this names the nearest flag."""
+    """Also of flags given twice, of which the last would win; names the nearest flag."""
     flags = [flag_of(name) for name in names]
-    for argument in arguments:
-        flag = argument.partition("=")[0].replace("_", "-")
-        if argument.startswith("--") and flag not in [*flags, "--help"]:
-            raise unknown("flag", argument, flags)
+    given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
+    for flag in given:
+        if flag not in [*flags, "--help"]:
+            raise unknown("flag", flag, flags)
+        if given.count(flag) > 1:
+            raise UserError(f"{flag} is given {given.count(flag)} times; give all its values once")
 
 
 def _preset_name(arguments: list[str], default: str) -> str:
     """The preset decides the defaults of the other flags, so it is read before them."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument == "--preset":
             return following
         if argument.startswith("--preset="):
@@ -122,7 +124,8 @@ def _preset_name(arguments: list[str], default: str) -> str:
 
 
 def _flag(kind: Any, help: str, item: Any = None) -> Any:
-    metavar = {int: "INT", float: "FLOAT"}.get(item, "NAME") if item is not None else None
+    names = {int: "INT", int | None: "INT", float: "FLOAT"}
+    metavar = names.get(item, "NAME") if item is not None else None
     return Annotated[kind, tyro.conf.arg(help=help, metavar=metavar and f"{metavar} [{metavar} …]")]
 
 

@@ -75,7 +75,6 @@ def strengths(table: Table, labels: Mapping[str, str]) -> Figure:
         len(fields),
         figsize=(3.6 * len(fields), 3.2 * len(rows)),
         squeeze=False,
-        sharey="row",
     )
     for (model, row), axes in zip(rows.items(), grid, strict=True):
         for field, ax in zip(fields, axes, strict=True):
@@ -86,7 +85,6 @@ def strengths(table: Table, labels: Mapping[str, str]) -> Figure:
             ax.set(xlabel=labels[field], title=model)
         first = next(ax for ax in axes if ax.get_visible()) if row else axes[0]
         first.set_ylabel(error_label(table))
-        first.tick_params(labelleft=True)
     return figure
 
 

@@ -70,9 +70,10 @@ def answer(table: Table) -> str:
     point = table.best()
     name = table.headline.name
     interval = table.interval(point, f"test/{name}")
+    over = f"mean and 95% interval over {interval.n} restarts" if interval.n > 1 else "one restart"
     return (
-        f"{point}: test {name} {show(interval)} (mean and 95% interval over {interval.n} restarts; "
-        f"selected by validation {table.objective.name})"
+        f"{point}: test {name} {show(interval)} "
+        f"({over}; selected by validation {table.objective.name})"
     )
 
 
@@ -86,7 +87,7 @@ def show(interval: Interval) -> str:
     half = interval.half_width
     if not math.isfinite(half):
         return f"{interval.mean:.4g}"
-    if half == 0:
+    if half <= 1e-6 * abs(interval.mean):  # equal but for the rounding of float32
         return f"{interval.mean:.4g} ± 0"
     digits = max(0, min(6, 1 - math.floor(math.log10(half))))
     return f"{interval.mean:.{digits}f} ± {half:.{digits}f}"
@@ -139,15 +140,21 @@ def markdown(
 ) -> str:
     shown = columns(table, summary)
     lines = [f"# {table.study['experiment']}", "", question.strip(), "", f"**{answer(table)}**", ""]
+    if missing := table.study["trials"] - len(table.trials):
+        lines += [f"{missing} of {table.study['trials']} trials have not finished.", ""]
     lines += [f"![{figure.get_label() or name}]({name}.png)" for name, figure in drawn.items()]
-    lines += ["", "| " + " | ".join(c.title for c in shown) + " |", "|" + "---|" * len(shown)]
+    lines += ["", _markdown_row([c.title for c in shown]), "|" + "---|" * len(shown)]
     for row in _rows(table, summary):
         cells = [f"**{row['cells'][0]}**" if row["selected"] else row["cells"][0]]
-        lines.append("| " + " | ".join([*cells, *row["cells"][1:]]) + " |")
+        lines.append(_markdown_row([*cells, *row["cells"][1:]]))
     lines += ["", CAPTION, "", "| claim | verdict | evidence |", "|---|---|---|"]
     for j in judgements:
-        lines.append(f"| {j.claim.sentence} | {j.verdict} | {evidence(j)} |")
+        lines.append(_markdown_row([j.claim.sentence, j.verdict, evidence(j)]))
     return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 CAPTION = (
@@ -189,19 +196,21 @@ def _tex(text: str) -> str:
     >>> print(_tex("share_below ± 5%"))
     share\\_below $\\pm$ 5\\%
     """
-    for plain, escaped in (
-        ("\\", r"\textbackslash{}"),
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("&", r"\&"),
-        ("#", r"\#"),
-        ("±", r"$\pm$"),
-        ("Δ", r"$\Delta$"),
-        ("λ", r"$\lambda$"),
-        ("−", "$-$"),
-    ):
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(_TEX)
+
+
+_TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "Δ": r"$\Delta$",
+        "λ": r"$\lambda$",
+        "−": "$-$",
+        **{character: "\\" + character for character in "_%&#${}"},
+    }
+)
 
 
 def _plain(judgement: Judgement) -> dict[str, Any]:

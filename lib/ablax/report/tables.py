@@ -12,7 +12,7 @@ import pandas as pd
 from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.report.statistics import Interval, mean_interval, paired_difference
-from ablax.sweep.store import read_array, read_parquet
+from ablax.sweep.store import Store, read_array
 
 BASELINE = "baseline"
 
@@ -42,13 +42,11 @@ class Table:
         path = directory / "study.json"
         try:
             self.study: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
-        self.trials = read_parquet(directory / "trials.parquet")
-        curves = directory / "curves.parquet"
-        self.curves = read_parquet(curves) if curves.exists() else pd.DataFrame()
-        timings = directory / "timings.parquet"
-        self.timings = read_parquet(timings) if timings.exists() else pd.DataFrame()
+        store = Store(directory)
+        self.trials, self.curves = store.read("trials"), store.read("curves")
+        self.timings = store.read("timings")
         if self.trials.empty:
             raise UserError(f"{directory} holds no finished trial yet")
 
@@ -109,8 +107,10 @@ class Table:
 
     @cached_property
     def _baselines(self) -> dict[str, str]:
-        named = [name for name, values in self.settings.items() if values["group"] == BASELINE]
-        candidates = named or list(self.settings)[:1]
+        named = [p["name"] for p in self.study["points"] if p["group"] == BASELINE]
+        candidates = [name for name in named or list(self.settings)[:1] if name in self.settings]
+        if not candidates:  # no baseline has finished yet
+            return {}
 
         def agreement(a: str, b: str) -> int:
             values = zip(self.settings[a].values(), self.settings[b].values(), strict=True)
@@ -137,11 +137,16 @@ class Table:
             grouped.setdefault((self.baseline(name) or name, setting["group"]), []).append(name)
         return grouped
 
+    @cached_property
+    def _merit(self) -> dict[str, float]:
+        """{point: its mean objective on validation, signed so that more is better}."""
+        column, sign = f"valid/{self.objective.name}", self.objective.sign
+        means = {point: self.interval(point, column).mean for point in self.settings}
+        return {point: np.nan_to_num(sign * mean, nan=-np.inf) for point, mean in means.items()}
+
     def selected(self, points: list[str]) -> str:
         """The point with the best mean objective on the validation split."""
-        column, sign = f"valid/{self.objective.name}", self.objective.sign
-        means = {point: self.interval(point, column).mean for point in points}
-        return max(means, key=lambda point: np.nan_to_num(sign * means[point], nan=-np.inf))
+        return max(points, key=self._merit.__getitem__)
 
     def best(self) -> str:
         """The point that a user would take: the best of all on the validation split."""

@@ -96,7 +96,7 @@ class Store:
 
     def finished(self) -> set[str]:
         """The ids of all finished trials, compacted or in parts."""
-        rows = self._read("trials")
+        rows = self.read("trials")
         return set(rows["trial"]) if len(rows) else set()
 
     def compact(self, order: Mapping[str, Mapping[str, str]]) -> None:
@@ -111,7 +111,7 @@ class Store:
         finished = self.finished()
         rank = {trial: i for i, trial in enumerate(order) if trial in finished}
         for table in TABLES:
-            rows = self._read(table)
+            rows = self.read(table)
             if "trial" in rows:
                 rows = rows[rows["trial"].isin(rank)]
                 key = ["_rank", "step"] if "step" in rows else ["_rank"]
@@ -154,7 +154,8 @@ class Store:
         parts = sorted(path for path in found if path.stem.rpartition("-")[0] == part)
         return [compacted, *parts] if compacted.exists() else parts
 
-    def _read(self, table: str) -> pd.DataFrame:
+    def read(self, table: str) -> pd.DataFrame:
+        """A table, compacted or in parts; empty if there is neither."""
         frames = [read_parquet(path) for path in self._files(table, table)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
