@@ -142,7 +142,7 @@ def task(config: Config) -> Task:
             "l2_norm": penalties.l2_norm(params),
             "share_below_1e-3": penalties.share_below(params, 1e-3),
             "weight_histogram": jnp.histogram(jnp.clip(weights, -EDGE, EDGE), BINS)[0],
-            "first_layer": first[:, :8].T,
+            "first_layer": first[:8],
         }
 
     def error(outputs, y):  # in the target's own units

@@ -156,12 +156,12 @@ def test_one_step_is_gradient_descent_on_loss_plus_penalty():
 
     def loss(params):
         first, last = params["hidden_0"], params["output"]
-        hidden = jax.nn.relu(x @ first["kernel"] + first["bias"][None])
-        scores = hidden @ last["kernel"] + last["bias"][None]
+        hidden = jax.nn.relu(x @ first["weight"].T + first["bias"][None])
+        scores = hidden @ last["weight"].T + last["bias"][None]
         return -jax.nn.log_softmax(scores)[jnp.arange(16), y].mean()
 
     def penalized(params):
-        return loss(params) + 0.1 * sum(jnp.sum(p["kernel"] ** 2) for p in params.values())
+        return loss(params) + 0.1 * sum(jnp.sum(p["weight"] ** 2) for p in params.values())
 
     np.testing.assert_allclose(metrics["loss"], loss(state.params), rtol=1e-5)
     grads = jax.jit(jax.grad(penalized))(state.params)

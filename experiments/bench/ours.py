@@ -91,15 +91,12 @@ def engine_of(program: Task, per_device: int, **fields: Any) -> Engine:
     return Engine(program, engine.take(trials(pairs(1), **fields), 0), mesh_of(), per_device)
 
 
-def train(runner: Engine, chosen: Sequence[Pair], **fields: Any) -> Measured:
-    """Train to the last step, evaluating every INTERVAL steps; accuracies of the last one.
-
-    The accuracy of the best snapshot would be higher: the others keep no best.
-    """
-    columns = trials(chosen, **fields)
+def train(runner: Engine, chosen: Sequence[Pair], *, steps: int) -> Measured:
+    """Train to the last step and evaluate once, there, as the others do."""
+    columns = trials(chosen, steps=steps)
     last = np.full(len(chosen), np.nan)
     started, cpu = time.perf_counter(), time.process_time()
-    for event in runner.run(columns, INTERVAL):
+    for event in runner.run(columns, steps):
         if isinstance(event, Evaluated):
             last[event.index] = event.metrics["valid/accuracy"]
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu

@@ -84,7 +84,7 @@ def measure(flags: Flags) -> dict[str, Any]:
     work = (
         f"digits ({TRAIN_ROWS} training rows), ReLU, batch {BATCH_SIZE}, SGD, "
         f"rate {LEARNING_RATE:g}, momentum {MOMENTUM:g}, "
-        f"L2 {' '.join(f'{l2:g}' for l2 in L2)} × restarts, no dropout"
+        f"L2 {' '.join(f'{l2:g}' for l2 in L2)} × restarts, no dropout, validated once, at the end"
     )
     result: dict[str, Any] = {
         "command": command_line(),

@@ -244,16 +244,21 @@ def softmax_cross_entropy_with_integer_labels(
 
     The function of this name in optax subtracts z_y from a log-sum-exp, two numbers as large as
     the scores, and loses their digits: 1.0986328 for three scores of −10⁴, where ln 3 is
-    1.0986123. Taking the label's entry of log_softmax keeps them, and was faster too
-    (0.8 against 1.5 µs for value and gradient, [64, 10] on each of 16 vmapped lanes, CPU).
+    1.0986123. Taking the label's entry of log_softmax keeps them. It is taken by a mask, and
+    with the classes along the first axis: without a gather and its scatter, and with the batch
+    as the innermost axis, a vmapped step of a small network takes a sixth less time on a CPU.
 
-    A label of K or more gives NaN, which cannot pass for a result.
+    A label outside 0 … K − 1 gives NaN, which cannot pass for a result.
 
     >>> z = jnp.full((1, 3), -1e4)
     >>> print(softmax_cross_entropy_with_integer_labels(z, jnp.array([0])))
     [1.0986123]
     """
-    return -_at(jax.nn.log_softmax(logits), labels)
+    log_p = jax.nn.log_softmax(jnp.moveaxis(logits, -1, 0), axis=0)
+    classes = jnp.arange(len(log_p), dtype=labels.dtype).reshape(-1, *[1] * labels.ndim)
+    picked = jnp.where(classes == labels[None], log_p, 0.0).sum(axis=0)
+    known = (labels >= 0) & (labels < len(log_p))
+    return jnp.where(known, -picked, jnp.nan)
 
 
 def _at(values: Float[Array, "*b k"], labels: Int[Array, "*b"]) -> Float[Array, "*b"]:

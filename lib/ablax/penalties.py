@@ -18,7 +18,7 @@ import optax
 from jax.tree_util import KeyPath, keystr
 from jaxtyping import Array, Float, PyTree
 
-from ablax.models.weights import is_weight
+from ablax.models.weights import incoming_axes, is_weight
 
 Scalar = Float[Array, ""] | float
 
@@ -91,8 +91,8 @@ def max_norm(params: PyTree, limit: Scalar) -> PyTree:
     vector inside the ball, and any vector at limit = inf, is returned to the bit.
 
     Args:
-        params: kernels are [..., out], and a unit's incoming vector is everything that leads to
-            one index of the last axis; a weight of one axis is one unit's vector.
+        params: a unit's incoming vector is everything that leads to one index of the output
+            axis: the last of a "kernel", the first of a "weight" (`models.dense`).
         limit: at least 0; inf is off.
 
     Source: Srebro & Shraibman 2005; with dropout, Srivastava et al. 2014, section 5.1.
@@ -106,8 +106,7 @@ def max_norm(params: PyTree, limit: Scalar) -> PyTree:
     def project(path: KeyPath, w: Float[Array, "..."]) -> Float[Array, "..."]:
         if not is_weight(path):
             return w
-        axes = tuple(range(w.ndim - 1)) or tuple(range(w.ndim))
-        norm = jnp.sqrt(jnp.square(w).sum(axis=axes, keepdims=True))
+        norm = jnp.sqrt(jnp.square(w).sum(axis=incoming_axes(path, w.ndim), keepdims=True))
         radius = jnp.asarray(limit, w.dtype)
         outside = norm > radius
         return jnp.where(outside, w * (radius / jnp.where(outside, norm, 1.0)), w)

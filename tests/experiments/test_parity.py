@@ -67,10 +67,10 @@ def ours(train):
     assert set(runner.statistics.compile_seconds) == {"segment", "final"}, "one program"
     assert sorted(finished.index) == [0, 1, 2]
     output = finished.snapshots["output"]
-    assert output["kernel"].dtype == np.float32
+    assert output["weight"].dtype == np.float32
     return {
         INVERSE_STRENGTHS[i]: (np.float64(w[:, 0]), float(b[0]))
-        for i, w, b in zip(finished.index, output["kernel"], output["bias"], strict=True)
+        for i, w, b in zip(finished.index, output["weight"], output["bias"], strict=True)
     }
 
 

@@ -303,8 +303,8 @@ def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
             {k: np.float64(v) for k, v in params[layer].items()} for layer in ("hidden_0", "output")
         )
         for name, part in zip(("train", "valid", "test"), parts, strict=True):
-            h = np.maximum(part.x @ hidden["kernel"] + hidden["bias"], 0)
-            predicted = (h @ output["kernel"] + output["bias"])[:, 0]
+            h = np.maximum(part.x @ hidden["weight"].T + hidden["bias"], 0)
+            predicted = (h @ output["weight"].T + output["bias"])[:, 0]
             row = found.loc[trial]
             error = np.abs(predicted - part.y).mean() * unit
             np.testing.assert_allclose(row[f"{name}/error"], error, rtol=1e-4)

@@ -28,7 +28,7 @@ VARIANCES = {
 def test_forward_is_x_times_w_plus_b():
     rng = np.random.default_rng(0)
     x, w, b = rng.normal(size=(7, 2, 3)), rng.normal(size=(6, 4)), rng.normal(size=4)
-    params = {"output": {"kernel": jnp.float32(w), "bias": jnp.float32(b)}}
+    params = {"output": {"weight": jnp.float32(w).T, "bias": jnp.float32(b)}}
     z: Any = Linear(n_outputs=4).apply({"params": params}, jnp.float32(x))
     np.testing.assert_allclose(z, x.reshape(7, 6) @ w + b, rtol=1e-5, atol=1e-5)
 
@@ -38,8 +38,8 @@ def test_starts_unbiased_and_reproducibly():
         return Linear(3).init(jax.random.key(seed), jnp.ones((1, 5)))["params"]["output"]
 
     np.testing.assert_array_equal(init(0)["bias"], np.zeros(3))
-    np.testing.assert_array_equal(init(0)["kernel"], init(0)["kernel"])
-    assert (init(0)["kernel"] != init(1)["kernel"]).all()
+    np.testing.assert_array_equal(init(0)["weight"], init(0)["weight"])
+    assert (init(0)["weight"] != init(1)["weight"]).all()
 
 
 def test_no_examples_are_no_scores():
@@ -87,9 +87,9 @@ def test_scaled_standard_normal_is_normal_of_that_scale():
     model = Linear(N_OUT, kernel_init="normal")
     params = model.init(jax.random.key(0), jnp.ones((1, N_IN)))["params"]
     sigmas = jnp.array([0.0, 0.01, 1.0])
-    kernels = jax.vmap(lambda sigma: scale_weights(params, sigma))(sigmas)["output"]["kernel"]
+    kernels = jax.vmap(lambda sigma: scale_weights(params, sigma))(sigmas)["output"]["weight"]
     np.testing.assert_allclose(kernels.std(axis=(1, 2)), sigmas, rtol=0.02)
-    np.testing.assert_array_equal(kernels[2], params["output"]["kernel"])
+    np.testing.assert_array_equal(kernels[2], params["output"]["weight"])
 
 
 def test_an_unknown_initializer_lists_the_names():

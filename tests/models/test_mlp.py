@@ -41,8 +41,8 @@ def test_forward_equals_numpy_in_float64(widths, activation, f):
     layers = jax.tree.map(lambda w: np.asarray(w, np.float64), variables["params"])
     h = np.asarray(X, np.float64)
     for i in range(len(widths)):
-        h = f(h @ layers[f"hidden_{i}"]["kernel"] + layers[f"hidden_{i}"]["bias"])
-    expected = h @ layers["output"]["kernel"] + layers["output"]["bias"]
+        h = f(h @ layers[f"hidden_{i}"]["weight"].T + layers[f"hidden_{i}"]["bias"])
+    expected = h @ layers["output"]["weight"].T + layers["output"]["bias"]
     np.testing.assert_allclose(scores(model, variables, X), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -60,8 +60,8 @@ def test_order_of_hidden_units_does_not_matter():
     assert (order != np.arange(8)).any()
     first, second = variables["params"]["hidden_0"], variables["params"]["hidden_1"]
     permuted = variables["params"] | {
-        "hidden_0": {"kernel": first["kernel"][:, order], "bias": first["bias"][order]},
-        "hidden_1": {"kernel": second["kernel"][order], "bias": second["bias"]},
+        "hidden_0": {"weight": first["weight"][order], "bias": first["bias"][order]},
+        "hidden_1": {"weight": second["weight"][:, order], "bias": second["bias"]},
     }
     np.testing.assert_allclose(
         scores(model, {"params": permuted}, X), scores(model, variables, X), rtol=1e-5, atol=1e-6
@@ -123,7 +123,7 @@ def test_dropout_depends_on_its_key_and_differs_between_layers():
 
     # Identity layers hand on what survived: were one mask used twice, 1/2 would survive, not 1/4.
     n = 64
-    identity = {"kernel": jnp.eye(n), "bias": jnp.zeros(n)}
+    identity = {"weight": jnp.eye(n), "bias": jnp.zeros(n)}
     two_layers = {"params": dict.fromkeys(("hidden_0", "hidden_1", "output"), identity)}
     z = scores_in_training(MLP((n, n), n), two_layers, 0.5, x=jnp.ones((32, n)))
     assert abs((z != 0).mean() - 0.25) < 0.03

@@ -307,8 +307,8 @@ def accuracy_of(directory, name="toy"):
     found = {}
     for trial, params in snapshots.load(directory, name).items():
         hidden, output = params["hidden_0"], params["output"]
-        h = np.maximum(test.x @ hidden["kernel"] + hidden["bias"], 0)
-        scores = h @ output["kernel"] + output["bias"]
+        h = np.maximum(test.x @ hidden["weight"].T + hidden["bias"], 0)
+        scores = h @ output["weight"].T + output["bias"]
         found[trial] = np.mean(scores.argmax(1) == test.y)
     return found
 

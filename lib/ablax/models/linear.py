@@ -1,4 +1,4 @@
-"""The linear model: a score per output, z = x W + b.
+"""The linear model: a score per output, z = W x + b.
 
 What it is called depends on the loss put on the score and on how the score is read:
 
@@ -19,11 +19,11 @@ import math
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from ablax.models.initializers import initializer
+from ablax.models.dense import Dense
 
 
 class Linear(nn.Module):
-    """z = x W + b, with W of [features, n_outputs] and b of [n_outputs] zeros at first.
+    """z = W x + b, with W of [n_outputs, features] and b of [n_outputs] zeros at first.
 
     Attributes:
         n_outputs: scores per example.
@@ -36,8 +36,8 @@ class Linear(nn.Module):
     >>> model = Linear(n_outputs=3, kernel_init="zeros")
     >>> images = jnp.ones((5, 8, 8))
     >>> variables = model.init(jax.random.key(0), images)
-    >>> variables["params"]["output"]["kernel"].shape, model.apply(variables, images).shape
-    ((64, 3), (5, 3))
+    >>> variables["params"]["output"]["weight"].shape, model.apply(variables, images).shape
+    ((3, 64), (5, 3))
     """
 
     n_outputs: int
@@ -45,8 +45,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *features"]) -> Float[Array, "batch n_outputs"]:
-        kernel_init = initializer(self.kernel_init)
-        return nn.Dense(self.n_outputs, kernel_init=kernel_init, name="output")(flatten(x))
+        return Dense(self.n_outputs, self.kernel_init, name="output")(flatten(x).T).T
 
 
 def flatten(x: Float[Array, "batch *features"]) -> Float[Array, "batch n_features"]:

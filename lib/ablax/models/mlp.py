@@ -1,4 +1,4 @@
-"""The multilayer perceptron: hₗ = f(hₗ₋₁ Wₗ + bₗ), h₀ = x, and scores z = h_L W + b."""
+"""The multilayer perceptron: hₗ = f(Wₗ hₗ₋₁ + bₗ), h₀ = x, and scores z = W h_L + b."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ablax.activations import activation
 from ablax.dropout import dropout
-from ablax.models.initializers import initializer
+from ablax.models.dense import Dense
 from ablax.models.linear import flatten
 
 
@@ -29,8 +29,8 @@ class MLP(nn.Module):
     >>> import jax, jax.numpy as jnp
     >>> model = MLP(widths=(32, 16), n_outputs=3, activation="relu")
     >>> variables = model.init(jax.random.key(0), jnp.ones((1, 8, 8)))
-    >>> {name: layer["kernel"].shape for name, layer in variables["params"].items()}
-    {'hidden_0': (64, 32), 'hidden_1': (32, 16), 'output': (16, 3)}
+    >>> {name: layer["weight"].shape for name, layer in variables["params"].items()}
+    {'hidden_0': (32, 64), 'hidden_1': (16, 32), 'output': (3, 16)}
     >>> x = jnp.ones((5, 8, 8))
     >>> model.apply(variables, x).shape
     (5, 3)
@@ -56,10 +56,10 @@ class MLP(nn.Module):
             dropout_rate: probability that a hidden unit is dropped, traced; then the stream
                 "dropout" must be given. None (evaluation) compiles no dropout at all.
         """
-        f, kernel_init = activation(self.activation), initializer(self.kernel_init)
-        h = flatten(x)
+        f = activation(self.activation)
+        h = flatten(x).T  # an example per column, see `Dense`
         for i, width in enumerate(self.widths):
-            h = f(nn.Dense(width, kernel_init=kernel_init, name=f"hidden_{i}")(h))
+            h = f(Dense(width, self.kernel_init, name=f"hidden_{i}")(h))
             if dropout_rate is not None:
                 h = dropout(self.make_rng("dropout"), h, dropout_rate)
-        return nn.Dense(self.n_outputs, kernel_init=kernel_init, name="output")(h)
+        return Dense(self.n_outputs, self.kernel_init, name="output")(h).T

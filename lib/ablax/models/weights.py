@@ -20,6 +20,22 @@ def weight_mask(params: PyTree) -> PyTree:
     return tree_map_with_path(lambda path, leaf: is_weight(path), params)
 
 
+def incoming_axes(path: KeyPath, ndim: int) -> tuple[int, ...]:
+    """The axes of a weight that run over what leads to one unit.
+
+    "weight" is [out, in], the layout of `Dense`; "kernel" and all else [..., in, out], Flax's.
+    A weight of one axis is one unit's vector.
+
+    >>> from jax.tree_util import DictKey
+    >>> incoming_axes((DictKey("weight"),), 2), incoming_axes((DictKey("kernel"),), 4)
+    ((1,), (0, 1, 2))
+    """
+    if ndim < 2:
+        return tuple(range(ndim))
+    of_dense = keystr(path[-1:], simple=True) == "weight"
+    return tuple(range(1, ndim)) if of_dense else tuple(range(ndim - 1))
+
+
 def is_weight(path: KeyPath) -> bool:
     """Whether the leaf at this path is a weight; a bare array (of path ()) is one."""
     return keystr(path[-1:], simple=True) not in NOT_WEIGHTS
