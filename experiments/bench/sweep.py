@@ -149,7 +149,6 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
             for name, limit in {
                 "without dropout": 1.3,
                 "with dropout": 1.5,
-                "with dropout and max-norm": 1.5,
             }.items()
             if name in result["segment"]
         ]

@@ -69,7 +69,7 @@ def ours(train):
     output = finished.snapshots["output"]
     assert output["weight"].dtype == np.float32
     return {
-        INVERSE_STRENGTHS[i]: (np.float64(w[:, 0]), float(b[0]))
+        INVERSE_STRENGTHS[i]: (np.float64(w[0]), float(b[0]))
         for i, w, b in zip(finished.index, output["weight"], output["bias"], strict=True)
     }
 

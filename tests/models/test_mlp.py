@@ -100,8 +100,9 @@ def test_vmap_over_parameters_equals_loop():
 def test_dropout_at_rate_zero_is_exactly_off():
     model = MLP((8, 4), 3)
     variables = variables_of(model)
-    plain = jax.jit(model.apply)(variables, X)
-    zero = jax.jit(lambda rate: scores_in_training(model, variables, rate))(jnp.float32(0.0))
+    # Not jitted: with dropout it is another program, which may be fused and rounded otherwise.
+    plain = model.apply(variables, X)
+    zero = scores_in_training(model, variables, jnp.float32(0.0))
     np.testing.assert_array_equal(np.asarray(zero).view(np.uint32), np.asarray(plain).view("u4"))
 
 
