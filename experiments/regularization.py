@@ -100,8 +100,9 @@ def points(config: Config) -> list[grid.Setting]:
     models = axes.pop("model", None)
     if models and "linear" in models and any(strengths.get("dropout_rate", ())):
         raise UserError("--dropout-rate: the linear model has no hidden units to drop")
-    if models == ("linear",) and (hidden := HIDDEN & axes.keys()):
-        raise UserError(f"{flag_of(min(hidden))}: the linear model has no hidden layer")
+    hidden = sorted(name for name in HIDDEN & axes.keys() if len(axes[name]) > 1)
+    if models == ("linear",) and hidden:
+        raise UserError(f"{flag_of(hidden[0])}: the linear model has no hidden layer")
     grids = []
     for model in models or (["mlp"] if strengths else TABLE):
         baseline = {"model": model}

@@ -97,7 +97,7 @@ def test_points_that_differ_in_the_seventh_digit_are_two():
         ([{"l2": 0.1}, {"l2": 0.1}], "the same: l2=0.1 and l2=0.1"),
         ([{"l2": 0.1}, {"l2": 0.1 + 1e-12}], "are the same"),
         ([{"l2": 0}, {"l2": 0.0}], "are the same"),
-        ([{"l2": -1.0}], "--l2: expected a value of at least 0, got -1.0"),
+        ([{"l2": -1.0}], "--l2: expected a finite number and at least 0, got -1.0"),
         ([{"activation": "rleu"}], "did you mean 'relu'"),
         ([], "no points"),
         ([{"group": "a", "l2": 0.1}, {"group": "b", "l2": 0.1}], "are the same"),

@@ -20,7 +20,7 @@ from ablax.sweep.progress import Progress
 from ablax.sweep.store import Store, read_array, read_parquet
 from tests.sweep.toys import SHORT, Config, experiment, network, quadratic
 
-RATES = (0.1, 0.4, 30.0, float("inf"))
+RATES = (0.1, 0.4, 30.0, 3e38)
 GRID = replace(SHORT, learning_rate=RATES, noise=0.5, patience=2.0)
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk_keeps_what_was_finished(whole, tmp_path, monkeypatch):
 
 
 def test_a_study_in_which_every_trial_diverges_at_once(tmp_path):
-    train(tmp_path, plan_of(replace(SHORT, learning_rate=np.inf), restarts=3))
+    train(tmp_path, plan_of(replace(SHORT, learning_rate=3e38), restarts=3))
     trials = read_parquet(tmp_path / "trials.parquet")
     assert trials["status"].tolist() == ["diverged"] * 3
     assert np.isfinite(trials["test/loss"]).all()
