@@ -10,7 +10,7 @@ class Sizes:
     epochs: int = 48
     trials: int = 256  # of Ablax, per repeat; the next two of the peers
     jax_trials: int = 192
-    peer_trials: int = 24
+    peer_trials: int = 48
     widths: tuple[int, ...] = (32, 64, 128, 512)
     width_epochs: int = 12
     width_trials: int = 128
