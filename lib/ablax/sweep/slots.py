@@ -158,5 +158,13 @@ def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    # Reductions of booleans are vectorized where sums of floats, ordered, are not.
-    return jnp.all(jnp.array([True, *(jnp.isfinite(leaf).all() for leaf in leaves)]))
+    return jnp.all(jnp.array([True, *map(_finite, leaves)]))
+
+
+def _finite(leaf: Array) -> Bool[Array, ""]:
+    if leaf.dtype != jnp.float32:
+        return jnp.isfinite(leaf).all()
+    # Without its sign a float's bits grow with its size up to inf, and NaNs lie beyond. A
+    # maximum of integers is vectorized, where one of floats, with its care for NaN, is not.
+    sizes = jax.lax.bitcast_convert_type(leaf, jnp.int32) & 0x7FFFFFFF
+    return jnp.max(sizes, initial=0) < 0x7F800000
