@@ -9,8 +9,9 @@ Source: course notes, "Regularization", "Early Stopping" and "Dropout"; Srivasta
 for max-norm and its combination with dropout.
 
 Command: ./launch.sh regularization            (about a minute on 2 CPU cores)
-Expected: MLP test accuracy near 0.94; the linear model near 0.92; L1 leaves by far the most
-weights below 1e-3. See the claims at the end of the report.
+
+Expected: test accuracy of the MLP 0.944 without and 0.952 with dropout + max-norm, of the linear
+model 0.940; L1 leaves by far the most weights below 1e-3. The report judges each claim.
 """
 
 import jax.numpy as jnp
