@@ -92,7 +92,10 @@ def test_traced_leaves_have_one_dtype_per_field():
     [
         ({"l2": -1e-3}, "--l2: expected a finite number and at least 0, got -0.001"),
         ({"l2": math.nan}, "--l2: expected a finite number and at least 0, got nan"),
-        ({"momentum": 1.0}, "--momentum: expected a finite number and at least 0 and below 1, got 1.0"),
+        (
+            {"momentum": 1.0},
+            "--momentum: expected a finite number and at least 0 and below 1, got 1.0",
+        ),
         ({"share": 1.5}, "--share: .*at most 1, got 1.5"),
         ({"steps": 0}, "--steps: .*at least 1 .*got 0"),
         ({"eval_every": 0}, "--eval-every: .*at least 1 .*got 0"),
