@@ -9,7 +9,8 @@ from ablax.metrics import Metric
 
 
 class Progress:
-    """Shows trials finished, share of slots busy, trials per second, best so far, time left.
+    """Shows trials finished, share of slots busy, trials per second, the best validation
+    objective so far, time left.
 
     Args:
         total: trials to train.
@@ -45,8 +46,7 @@ class Progress:
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=8),  # the line beside it must fit into 80 columns
                 TaskProgressColumn(),
                 TextColumn("{task.fields[line]}"),
                 console=Console(file=self.stream),
@@ -94,17 +94,17 @@ class Progress:
         >>> progress._started = 0.0
         >>> progress.spent, progress.finished, progress.busy = 400, 4, 0.95
         >>> progress.line(2.0)
-        '4/8 trials · slots 95% busy · 2.0 trials/s · 2 s left'
+        '4/8 trials · 95% busy · 2.0/s · 2 s left'
         """
         passed = max(now - self._started, 1e-9)
         left = passed * (self.steps - self.spent) / max(self.spent, 1)
         parts = [
             f"{self.finished:,}/{self.total:,} trials",
-            f"slots {100 * self.busy:.0f}% busy",
-            f"{self.finished / passed:.1f} trials/s",
+            f"{100 * self.busy:.0f}% busy",
+            f"{self.finished / passed:.1f}/s",
         ]
         if self.best is not None and self.objective is not None:
-            parts.append(f"best valid/{self.objective.name} {self.best:.4g}")
+            parts.append(f"best {self.objective.name} {self.best:.4g}")
         if self.spent:
             parts.append(f"{max(left, 0):.0f} s left")
         return " · ".join(parts)
