@@ -122,8 +122,8 @@ def task(config: Config) -> Task:
     data = load(config.dataset, target=config.target, problem=config.problem)
     left = len(data.y) if data.test else round(0.8 * len(data.y))  # what is not test
     valid_size = config.valid_size or min(round(0.2 * left), 1000)
-    few = config.dataset in DATASETS and left - valid_size >= 300
-    train_size = config.train_size or (300 if few else None)
+    enough = config.dataset in DATASETS and left - valid_size >= 300
+    train_size = config.train_size or (300 if enough else None)
     splits = split(data, train_size=train_size, valid_size=valid_size, seed=config.split_seed)
     classes = splits.problem == "classification"
     model = MLP(
@@ -199,9 +199,8 @@ def chosen(table: Table, *groups: str) -> dict[str, str]:
 
 def complexity_figure(table: Table):
     """Loss against steps of the baseline and of the best point, the stopping point marked."""
-    points = dict.fromkeys([next(iter(table.groups().values()))[0], table.best()])
-    base = table.baseline(table.best())
-    points = dict.fromkeys(p for p in (base, table.best()) if p) or points
+    best = table.best()
+    points = [point for point in (table.baseline(best), best) if point]
     figure, panels = draw.panels(len(points), sharey=True)
     for ax, point in zip(panels, points, strict=True):
         draw.complexity(ax, table, point)
@@ -250,20 +249,15 @@ def first_layer_figure(table: Table):
     )
 
 
-def _between(column: str, a: str, b: str, sign: float):
-    """The test of sign · (a − b) > 0 on a column, each at the strength that validation chose."""
+def _between(column: str, larger: str, smaller: str):
+    """The test of larger − smaller > 0 on a column, each at the strength validation chose."""
 
     def test(table: Table) -> Evidence | None:
         rows = chosen(table)
-        if a not in rows or b not in rows:
+        if larger not in rows or smaller not in rows:
             return None
-        effect = table.difference(rows[a], rows[b], column)
-        if sign < 0:
-            effect = effect.negated()
-        words = (
-            f"{column}: {rows[a]} − {rows[b]}" if sign > 0 else (f"{column}: {rows[b]} − {rows[a]}")
-        )
-        return Evidence(effect, words)
+        effect = table.difference(rows[larger], rows[smaller], column)
+        return Evidence(effect, f"{column}: {rows[larger]} − {rows[smaller]}")
 
     return test
 
@@ -275,19 +269,17 @@ CLAIMS = [
             f"l1-more-zeros-than-{other.replace(' ', '-')}",
             f"L1 leaves more weights near zero than {other}.",
             NOTES,
-            _between("share_below_1e-3", "L1", other, +1),
+            _between("share_below_1e-3", "L1", other),
         )
         for other in ("baseline", "L2", "elastic net", "dropout", "max-norm")
     ),
-    Claim(
-        "l2-shrinks", "L2 shrinks the weights.", NOTES, _between("l2_norm", "L2", "baseline", -1)
-    ),
+    Claim("l2-shrinks", "L2 shrinks the weights.", NOTES, _between("l2_norm", "baseline", "L2")),
     *(
         Claim(
             f"{name.replace(' + ', '-and-').replace(' ', '-').lower()}-generalizes",
             f"{name} lowers the test loss of an overfitting network.",
             source,
-            _between("test/loss", name, "baseline", -1),
+            _between("test/loss", "baseline", name),
         )
         for name, source in {
             "L1": NOTES,

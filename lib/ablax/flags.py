@@ -1,7 +1,6 @@
 """Flags of an experiment: every field of its Config, and what belongs to the study."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -131,10 +130,6 @@ def _flag(kind: Any, help: str, item: Any = None) -> Any:
 
 def _help(spec: FieldSpec) -> str:
     choices = f" ({', '.join(spec.choices)})" if spec.choices else ""
-    limits = [
-        text
-        for bound, text in ((spec.low, "≥ {:g}"), (spec.high, "≤ {:g}"), (spec.below, "< {:g}"))
-        if bound is not None and math.isfinite(bound)
-        for text in [text.format(bound)]
-    ]
+    bounds = {"≥": spec.low, ">": spec.above, "≤": spec.high, "<": spec.below}
+    limits = [f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None]
     return f"{spec.kind}: {spec.help}{choices}" + (f"; {', '.join(limits)}" if limits else "")

@@ -108,12 +108,13 @@ def columns(table: Table, summary: pd.DataFrame) -> list[Column]:
 def _rows(table: Table, summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Printed cells of every row, and whether the row is a row's selected strength."""
     selected = {table.selected(members) for members in table.groups().values()}
+    shown, best = columns(table, summary), table.best()
     return [
         {
             "point": row["point"],
             "selected": row["point"] in selected,
-            "best": row["point"] == table.best(),
-            "cells": [_cell(row, column) for column in columns(table, summary)],
+            "best": row["point"] == best,
+            "cells": [_cell(row, column) for column in shown],
         }
         for row in summary.to_dict("records")
     ]

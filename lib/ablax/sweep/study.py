@@ -84,7 +84,6 @@ def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
     }
     n_todo = sum(map(len, todo.values()))
     labels = {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
-    labels = {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
     if n_todo == 0:
         store.compact_parts(labels)
         return Result(0, 0, time.perf_counter() - started)
