@@ -9,31 +9,51 @@ from typing import Any
 
 from ablax import flags
 from ablax.errors import UserError
-from ablax.sweep.mesh import cpu_devices_per_core
+from ablax.sweep.mesh import cpu_devices_per_core, keep_compiled
 
 
 def launch(name: str, module: Any, arguments: list[str]) -> int:
     """Plan, train and report one study; returns the exit status."""
     started = time.perf_counter()
     cpu_devices_per_core()
+    keep_compiled()
     asked = flags.parse(name, module, arguments)
 
+    from ablax.sweep import hosts
     from ablax.sweep.plan import describe, make_plan
     from ablax.sweep.provenance import command_line
     from ablax.sweep.study import train
 
     plan = make_plan(
-        name, module, asked.config, restarts=asked.restarts, seed=asked.seed, slots=asked.slots
+        name,
+        module,
+        asked.config,
+        restarts=asked.restarts,
+        seed=asked.seed,
+        slots=asked.slots,
+        halving=asked.halving,
     )
-    print_plan(describe(plan))
+    if hosts.first():
+        print_plan(describe(plan))
     if asked.plan:
         return 0
     directory = asked.out or Path("runs") / f"{name}-{plan.id}"
-    result = train(plan, directory, keep=asked.keep, command=command_line())
+    result = train(
+        plan,
+        directory,
+        keep=asked.keep,
+        command=command_line([name, *arguments]),
+        checkpoint_minutes=asked.checkpoint_minutes,
+        allow_changed=asked.allow_changed,
+        retry=asked.retry == "diverged",
+        slots=asked.slots,
+    )
+    if not hosts.first():
+        return 130 if result.missing else 0
     if result.missing:
         print(
-            f"stopped: {len(plan.trials) - result.missing:,} of {len(plan.trials):,} trials are in "
-            f"{directory}; the same command goes on",
+            f"stopped: {result.missing:,} trials are missing in {directory}; "
+            "the same command goes on",
             file=sys.stderr,
         )
         return 130
@@ -60,10 +80,16 @@ def write_report(directory: Path, module: Any) -> tuple[Path, str]:
 
 def rebuild(directory: Path, load: Callable[[str], Any]) -> None:
     """The report of a run directory again, without training."""
+    from ablax.sweep.claim import settle
+
     try:
         name = json.loads((directory / "study.json").read_text())["experiment"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} holds no readable study.json: {error}") from error
+    try:
+        settle(directory)
+    except UserError as busy:  # the parts that are there serve as well
+        print(f"{busy}\nthe report is of what has finished so far", file=sys.stderr)
     page, answer = write_report(directory, load(name))
     print(f"best   {answer}")
     print(f"report {page}")

@@ -17,7 +17,7 @@ from ablax.data.generated import xor
 from ablax.data.splits import Splits, split
 from ablax.models.mlp import MLP
 from ablax.sweep import engine, grid, study
-from ablax.sweep.engine import Engine, Finished
+from ablax.sweep.engine import Engine
 from ablax.sweep.mesh import mesh_of
 from ablax.sweep.plan import make_plan
 from ablax.sweep.slots import Status
@@ -76,8 +76,8 @@ def busy(sizes: Sizes) -> dict[str, Any]:
         runner = ours.engine_of(program, slots_by_rule(len(chosen)), **settings)
     stopped, steps = 0, []
     with compilations() as running:
-        for event in runner.run(ours.trials(chosen, **settings), ours.INTERVAL):
-            if isinstance(event, Finished):
+        for boundary in runner.run(ours.trials(chosen, **settings), ours.INTERVAL):
+            if (event := boundary.finished) is not None:
                 stopped += int(np.sum(event.status == Status.STOPPED))
                 steps.extend(event.steps.tolist())
     return {
@@ -145,7 +145,9 @@ def growth(sizes: Sizes) -> list[dict[str, Any]]:
         columns = ours.trials(pairs(n), **settings)
         before = runner.statistics.seconds
         finished = sum(
-            len(event.index) for event in runner.run(columns, 4) if isinstance(event, Finished)
+            len(boundary.finished.index)
+            for boundary in runner.run(columns, 4)
+            if boundary.finished is not None
         )
         assert finished == n, f"{finished} of {n} trials finished"
         rows.append({"trials": n, "engine": runner.statistics.seconds - before})
@@ -158,6 +160,6 @@ def growth(sizes: Sizes) -> list[dict[str, Any]]:
             with contextlib.redirect_stderr(io.StringIO()):
                 result = study.train(plan, out, keep="none", command="bench sweep")
             clocks = read_parquet(out / "timings.parquet")
-        compiled = clocks.loc[clocks["what"].str.startswith("compile "), "value"].sum()
+        compiled = clocks.loc[clocks["what"].str.startswith("seconds compiling"), "value"].sum()
         row["study"] = result.seconds - float(compiled)
     return rows[1:]

@@ -15,8 +15,9 @@ from ablax.config import BaseConfig, config, hparam, static
 from ablax.data import load, split
 from ablax.data.splits import Splits
 from ablax.models.mlp import MLP
-from ablax.sweep import engine, slots
-from ablax.sweep.engine import Engine, Evaluated, Orders, Retired
+from ablax.sweep import device, engine, slots
+from ablax.sweep.device import Orders, kept
+from ablax.sweep.engine import Engine
 from ablax.sweep.mesh import AXIS, mesh_of, replicated, sharded
 from ablax.task import Task, Trial, supervised
 from experiments.bench.workload import (
@@ -96,8 +97,8 @@ def train(runner: Engine, chosen: Sequence[Pair], *, steps: int) -> Measured:
     columns = trials(chosen, steps=steps)
     last = np.full(len(chosen), np.nan)
     started, cpu = time.perf_counter(), time.process_time()
-    for event in runner.run(columns, steps):
-        if isinstance(event, Evaluated):
+    for boundary in runner.run(columns, steps):
+        if (event := boundary.evaluated) is not None:
             last[event.index] = event.metrics["valid/accuracy"]
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     return Measured(len(chosen), seconds, cpu_seconds, last.tolist())
@@ -111,20 +112,18 @@ class Segment:
         n, self.lanes = per_device * mesh.size, per_device * mesh.size
         columns = trials(pairs(n), steps=10**6)
         put = sharded(mesh)
-        self.data = jax.device_put(engine.training_data(program), replicated(mesh))
+        self.data = jax.device_put(device.training_data(program), replicated(mesh))
         columns = jax.device_put(columns, put)
         fill = jax.jit(
             jax.vmap(lambda trial, data: slots.fill(program, trial, data), in_axes=(0, None)),
             out_shardings=put,
         )
         self.slots = fill(columns, self.data)
-        self.retired = jax.tree.map(
-            jnp.copy, Retired(self.slots.trial, self.slots.best)
-        )  # both are donated
+        self.retired = jax.tree.map(jnp.copy, kept(self.slots, park=False))  # both are donated
         stay = np.full(n, per_device, np.int32)
         self.orders = jax.device_put(Orders(stay, np.zeros(n, bool), columns), put)  # type: ignore[arg-type]
         self.segment = (
-            jax.jit(engine.segment_function(program, mesh), donate_argnums=(0, 1))
+            jax.jit(device.segment_function(program, mesh), donate_argnums=(0, 1))
             .lower(self.slots, self.retired, self.orders, np.int32(0), self.data)
             .compile()
         )

@@ -23,6 +23,10 @@ class Launch:
     plan: bool
     keep: Literal["none", "best", "all"]
     slots: int | None
+    halving: int | None
+    checkpoint_minutes: float
+    retry: Literal["diverged"] | None
+    allow_changed: bool
 
 
 def parse(
@@ -56,6 +60,18 @@ def parse(
             getattr(experiment, "KEEP", "none"),
         ),
         ("slots", _flag(int | None, "slots per device; None: chosen by rule"), None),
+        (
+            "halving",
+            _flag(int | None, "train all to a rung, the best 1/N on to the next, and so on"),
+            None,
+        ),
+        ("checkpoint_minutes", _flag(float, "minutes between two checkpoints"), 5.0),
+        ("retry", _flag(Literal["diverged"] | None, "finished trials to train again"), None),
+        (
+            "allow_changed",
+            _flag(bool, "go on although data, program, JAX or device have changed, and mark it"),
+            False,
+        ),
     ]
     fields = [
         (
@@ -97,6 +113,10 @@ def _validate(launch: Launch) -> None:
         raise UserError(f"--restarts: expected at least 1, got {launch.restarts}")
     if not 0 <= launch.seed < 2**32:
         raise UserError(f"--seed: expected an integer from 0 to 2**32 - 1, got {launch.seed}")
+    if not launch.checkpoint_minutes >= 0:
+        raise UserError(
+            f"--checkpoint-minutes: expected at least 0, got {launch.checkpoint_minutes:g}"
+        )
     if launch.slots is not None and (launch.slots < 16 or launch.slots % 16):
         raise UserError(f"--slots: expected a multiple of 16, got {launch.slots}")
 

@@ -41,6 +41,7 @@ class Trial:
     restart: Int[Array, ""]
     step: Int[Array, ""]  # updates made so far
     steps: Int[Array, ""]  # the horizon, for schedules
+    until: Int[Array, ""]  # where the trial ends: at `steps`, or before, if a child goes on
 
     def rng(self, name: str, step: Int[Array, ""] | int | None = None) -> Key[Array, ""]:
         """The key of a named stream, of this restart and, where given, of one step.
@@ -84,6 +85,8 @@ class Task:
         view: (trial, data) -> what `step` and `evaluate` get as this trial's data: its split,
             its fraction, its noisy labels, its streams of random numbers. Computed once per
             segment, not once per step.
+        inherit: (trial, data, variables) -> state: the start of a trial whose parent, in a round
+            before, left it its selected snapshot (transfer, pruning).
         measure: (variables, trial) -> {name: array}: what else to keep of a finished trial.
             Scalars become columns of trials.parquet, arrays go to arrays/.
         objective: the validation metric that early stopping and selection look at, or None.
@@ -103,6 +106,7 @@ class Task:
     objective: Metric | None
     snapshot: Callable[[Any], Any] = _the_state
     view: Callable[[Trial, Any], Any] = _the_data
+    inherit: Callable[[Trial, Any, Any], Any] | None = None
     measure: Callable[[Any, Trial], dict[str, Array]] | None = None
     solved: Callable[[dict[str, Array]], Array] | None = None
     metrics: tuple[Metric, ...] = ()

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ablax.metrics import Metric
-from ablax.sweep import engine
-from ablax.sweep.engine import Evaluated, Finished
+from ablax.sweep import device, engine
 from experiments import regularization
 from tests.sweep.toys import SHORT, compilations, engine_of, network, quadratic, run, scripted
 
@@ -113,8 +112,8 @@ def test_no_trials_is_no_work(quad):
 def test_snapshots_come_only_if_kept():
     runner = engine_of(quadratic())
     runner.keep = False
-    events = list(runner.run(engine.trials_of([SHORT], [0], 0), 10))
-    assert [e.snapshots for e in events if isinstance(e, Finished)] == [None]
+    boundaries = list(runner.run(engine.trials_of([SHORT], [0], 0), 10))
+    assert [b.finished.snapshots for b in boundaries if b.finished is not None] == [None]
 
 
 # Promise 2: lane invariance
@@ -355,14 +354,14 @@ def test_bytes_per_slot_are_those_of_its_arrays():
     scalars = len(jax.tree.leaves(trial))
     # state, best and buffered best of width 3; the trial twice; watch (3) and status.
     expected = 4 * (3 * 3 + 2 * scalars + 3 + 1)
-    assert engine.bytes_per_slot(quadratic(), trial) == expected
+    assert device.bytes_per_slot(quadratic(), trial) == expected
 
 
 def test_events_say_how_far_each_trial_advanced(quad):
     configs = [replace(SHORT, steps=4 + i) for i in range(30)]
     made = np.zeros(30, int)
-    for event in quad.run(engine.trials_of(configs, range(30), 0), 10):
-        if isinstance(event, Evaluated):
+    for boundary in quad.run(engine.trials_of(configs, range(30), 0), 10):
+        if (event := boundary.evaluated) is not None:
             made[event.index] += event.advanced
             np.testing.assert_array_equal(made[event.index], event.step)
     assert made.tolist() == [c.steps for c in configs]

@@ -9,8 +9,8 @@ import pytest
 from ablax.errors import UserError
 from ablax.sweep import grid
 from ablax.sweep.mesh import LANES
-from ablax.sweep.plan import describe, make_plan, points_of, trial_id
-from tests.sweep.toys import SHORT, Config, compilations, experiment, quadratic
+from ablax.sweep.plan import Identity, describe, make_plan, points_of, trial_id
+from tests.sweep.toys import SHORT, Config, compilations, experiment
 
 
 def plan_of(config=SHORT, *, restarts=2, seed=0, name="toy", **changes):
@@ -18,7 +18,7 @@ def plan_of(config=SHORT, *, restarts=2, seed=0, name="toy", **changes):
 
 
 def ids(plan):
-    return {(t.point.config, t.restart): t.id for t in plan.trials}
+    return {(t.point.config, t.restart): t.id for t in plan.trials()}
 
 
 CHANGES = {
@@ -37,21 +37,24 @@ CHANGES = {
 
 def test_every_ingredient_names_the_trial():
     (point,) = points_of(SHORT, [{}])
-    task = quadratic()
-    base = trial_id("toy", task, point, 0, 0)
-    assert trial_id("toy", quadratic(), point, 0, 0) == base
+    known = Identity(seed=0, version=1, fingerprint="f")
+    base = trial_id("toy", known, point, 0)
+    assert trial_id("toy", Identity(0, 1, "f"), point, 0) == base
     assert len(base) == 16
     others = {
-        "experiment": trial_id("other", task, point, 0, 0),
-        "version": trial_id("toy", quadratic(version=2), point, 0, 0),
-        "data": trial_id("toy", quadratic(fingerprint="g"), point, 0, 0),
-        "seed": trial_id("toy", task, point, 1, 0),
-        "restart": trial_id("toy", task, point, 0, 1),
+        "experiment": trial_id("other", known, point, 0),
+        "version": trial_id("toy", replace(known, version=2), point, 0),
+        "data": trial_id("toy", replace(known, fingerprint="g"), point, 0),
+        "seed": trial_id("toy", replace(known, seed=1), point, 0),
+        "restart": trial_id("toy", known, point, 1),
+        "end": trial_id("toy", known, point, 0, [10, None, None]),
+        "parent": trial_id("toy", known, point, 0, [10, "state", base]),
+        "what it inherits": trial_id("toy", known, point, 0, [10, "snapshot", base]),
     }
     assert set(CHANGES) == {f.name for f in dataclasses.fields(Config)}
     for name, value in CHANGES.items():
         (changed,) = points_of(SHORT, [{name: value}])
-        others[name] = trial_id("toy", task, changed, 0, 0)
+        others[name] = trial_id("toy", known, changed, 0)
     assert len({base, *others.values()}) == 1 + len(others)
 
 
@@ -75,18 +78,18 @@ def test_the_study_is_named_by_its_trials():
 
 def test_trials_are_in_canonical_order_and_complete():
     plan = plan_of(replace(SHORT, l2=(0.0, 0.1), width=(3, 4)), restarts=3)
-    order = [(t.point.name, t.restart) for t in plan.trials]
+    order = [(t.point.name, t.restart) for t in plan.trials()]
     assert order == [(p.name, r) for p in plan.points for r in range(3)]
-    assert len({t.id for t in plan.trials}) == 12
+    assert len({t.id for t in plan.trials()}) == 12
     assert [p.name for p in plan.programs] == ["width=3", "width=4"]
-    assert [len(p.trials) for p in plan.programs] == [6, 6]
+    assert [len(p.points) for p in plan.programs] == [2, 2]
     assert {p.slots_per_device % LANES for p in plan.programs} == {0}
 
 
 def test_points_that_differ_in_the_seventh_digit_are_two():
     plan = plan_of(replace(SHORT, l2=(0.1234567, 0.1234568, 1234567.0, 1234568.0)), restarts=3)
     assert len({p.name for p in plan.points}) == 4
-    assert len({t.id for t in plan.trials}) == 12
+    assert len({t.id for t in plan.trials()}) == 12
 
 
 @pytest.mark.parametrize(

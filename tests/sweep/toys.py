@@ -17,7 +17,7 @@ from ablax.data.generated import blobs
 from ablax.metrics import Metric
 from ablax.models.mlp import MLP
 from ablax.sweep import engine, grid
-from ablax.sweep.engine import Engine, Evaluated
+from ablax.sweep.engine import Engine, Evaluated, Finished
 from ablax.sweep.mesh import mesh_of
 from ablax.sweep.slots import Status
 from ablax.task import Task, supervised
@@ -164,23 +164,34 @@ def run(
     *,
     interval: int = 10,
     seed: int = 0,
+    until: Sequence[int] | None = None,
+    given: dict[int, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, Outcome]:
     """{position: how it went} of the trials that finished; refuses one that finished twice."""
     outcomes: dict[int, Outcome] = {}
     finished: list[int] = []
-    for event in runner.run(engine.trials_of(configs, restarts, seed), interval, stop):
-        for row, index in enumerate(event.index.tolist()):
-            outcome = outcomes.setdefault(index, Outcome())
-            if isinstance(event, Evaluated):
-                values = {name: column[row] for name, column in event.metrics.items()}
-                outcome.curve.append((int(event.step[row]), values))
-                continue
+    trials = engine.trials_of(configs, restarts, seed, until)
+
+    def learn(evaluated: Evaluated | None, ended: Finished | None) -> None:
+        if evaluated is not None:
+            for row, index in enumerate(evaluated.index.tolist()):
+                values = {name: column[row] for name, column in evaluated.metrics.items()}
+                outcome = outcomes.setdefault(index, Outcome())
+                outcome.curve.append((int(evaluated.step[row]), values))
+        for row, index in enumerate(ended.index.tolist() if ended is not None else ()):
+            event, outcome = ended, outcomes.setdefault(index, Outcome())
             finished.append(index)
             outcome.status = Status(event.status[row]).name
             outcome.steps, outcome.best_step = int(event.steps[row]), int(event.best_step[row])
             outcome.measured = engine.take(event.measured, row)
             outcome.snapshot = engine.take(event.snapshots, row)
+
+    for boundary in runner.run(trials, interval, given=given):
+        learn(boundary.evaluated, boundary.finished)
+        if stop():
+            learn(None, runner.flush())
+            break
     assert len(finished) == len(set(finished)), "a trial finished twice"
     return {index: outcomes[index] for index in sorted(finished)}
 

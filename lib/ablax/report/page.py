@@ -57,8 +57,10 @@ def build(table: Table, *, question: str, drawn: dict[str, Any], claims: Sequenc
             judgements=judgements,
             figures={name: _inline(directory / f"{name}.png") for name in drawn},
             captions={n: figure.get_label() or n.replace("_", " ") for n, figure in drawn.items()},
+            marks=table.study.get("marks", []),
+            rungs=rungs_in_words(table) if table.rungs else "",
             timings=list(table.timings.itertuples(index=False, name=None)),
-            unfinished=table.study["trials"] - len(table.trials),
+            unfinished=table.study["trials"] - table.n_finished,
         )
     )
     _write(directory / "report.html", page)
@@ -74,6 +76,15 @@ def answer(table: Table) -> str:
     return (
         f"{point}: test {name} {show(interval)} "
         f"({over}; selected by validation {table.objective.name})"
+    )
+
+
+def rungs_in_words(table: Table) -> str:
+    """What a halved study trained, and that only the last round is shown."""
+    said = [f"{r.points} points ({r.trials} trials) to step {r.steps:,}" for r in table.rungs]
+    return (
+        f"Successive halving: {', then '.join(said)}. The table, the figures and the claims are of "
+        "the points of the last round; the others stopped where they were dropped."
     )
 
 
@@ -141,8 +152,12 @@ def markdown(
 ) -> str:
     shown = columns(table, summary)
     lines = [f"# {table.study['experiment']}", "", question.strip(), "", f"**{answer(table)}**", ""]
-    if missing := table.study["trials"] - len(table.trials):
+    if missing := table.study["trials"] - table.n_finished:
         lines += [f"{missing} of {table.study['trials']} trials have not finished.", ""]
+    if marks := table.study.get("marks"):
+        lines += ["Changed while the study lasted:", "", *(f"- {mark}" for mark in marks), ""]
+    if table.rungs:
+        lines += [rungs_in_words(table), ""]
     lines += [f"![{figure.get_label() or name}]({name}.png)" for name, figure in drawn.items()]
     lines += ["", _markdown_row([c.title for c in shown]), "|" + "---|" * len(shown)]
     for row in _rows(table, summary):

@@ -27,6 +27,15 @@ class Comparison:
     difference: Interval
 
 
+@dataclass(frozen=True)
+class Rung:
+    """A round of a study that drops points between rounds."""
+
+    points: int
+    trials: int
+    steps: int  # of its longest trial, counted from the start
+
+
 class Table:
     """A study: its trials, curves and arrays, and summaries of its points.
 
@@ -34,6 +43,7 @@ class Table:
         study: what study.json says.
         trials: a row per finished trial, in canonical order.
         curves: a row per trial and evaluation.
+        rungs: what each round trained, where points were dropped between rounds.
         timings: what a clock said: (program, what, value) of every launch.
     """
 
@@ -49,6 +59,31 @@ class Table:
         self.timings = store.read("timings")
         if self.trials.empty:
             raise UserError(f"{directory} holds no finished trial yet")
+        self.n_finished = len(self.trials)
+        self.rungs: list[Rung] = []
+        if self.study.get("rounds", {}).get("gives") == "state":
+            self._follow_to_the_last_round()
+
+    def _follow_to_the_last_round(self) -> None:
+        """Where trials continue those of a round before, a study's result is its last round.
+
+        `rungs` says what each round trained; the curves are those of whole trajectories.
+        """
+        for _, rows in self.trials.groupby("round"):
+            self.rungs.append(
+                Rung(len(set(rows["point"])), len(rows), int(rows["steps"].to_numpy().max()))
+            )
+        parents = dict(zip(self.trials["trial"], self.trials["parent"], strict=True))
+        self.trials = self.trials.loc[self.trials["round"] == self.trials["round"].max()]
+        heir: dict[str, str] = {}
+        for last in self.trials["trial"]:
+            trial = last
+            while isinstance(trial, str):
+                heir[trial] = last
+                trial = parents.get(trial)
+        curves = self.curves.loc[self.curves["trial"].isin(list(heir))]
+        curves = curves.assign(trial=[heir[trial] for trial in curves["trial"]])
+        self.curves = curves.sort_values(["trial", "step"], kind="stable").reset_index(drop=True)
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -166,6 +201,7 @@ class Table:
     def measures(self) -> list[str]:
         """The scalar columns that are not settings nor split metrics (norms, shares, …)."""
         known = {"trial", "point", "group", "restart", "status", "steps", "best_step"}
+        known |= {"round", "parent"}
         known |= set(self.points.columns)
         return [c for c in self.trials.columns if c not in known and "/" not in c]
 

@@ -8,41 +8,37 @@ snapshots on every split, test among them, which the segment is never given.
 This is continuous batching, for training runs: capacity freed by early stopping or by
 divergence is used at the next boundary, without a recompile, a new process or a changed
 trajectory. Both functions are compiled ahead of time, once, so that a retrace is not slow
-but impossible.
+but impossible. Two more are compiled where they are needed: `load` puts back trials that
+were interrupted or parked, `adopt` starts trials from the snapshots of their parents.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Int
+from jax.sharding import Mesh
+from jaxtyping import Array
 
 from ablax.config import as_traced
+from ablax.sweep import hosts
 from ablax.sweep import slots as lanes
-from ablax.sweep.mesh import AXIS, replicated, sharded
+from ablax.sweep.device import (
+    Orders,
+    adopt_function,
+    final_function,
+    kept,
+    load_function,
+    segment_function,
+    training_data,
+    unpack,
+)
+from ablax.sweep.mesh import replicated, sharded
 from ablax.sweep.slots import Report, Slot, Status
 from ablax.task import Task, Trial
-
-
-class Retired(NamedTuple):
-    """A buffer of finished trials, as long as there are slots, waiting for `final`."""
-
-    trial: Trial
-    best: Any
-
-
-class Orders(NamedTuple):
-    """What the host tells every slot at a boundary."""
-
-    place: Int[Array, " slots"]  # where to retire to in the device's buffer; slots: stay
-    fill: Bool[Array, " slots"]
-    trial: Trial  # the trials to fill with
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,22 @@ class Finished:
     best_step: np.ndarray
     measured: dict[str, np.ndarray]
     snapshots: Any  # NumPy pytree with a leading axis over the trials; None unless kept
+    parked: Slot | None  # the whole slots, to go on from; None unless parked
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What one boundary between segments taught; between two of them the engine is at rest."""
+
+    evaluated: Evaluated | None
+    finished: Finished | None
+    signal: int  # the largest that any host has sent
+
+
+class Inherited(NamedTuple):
+    """The start of a trial: the selected snapshot of its parent."""
+
+    variables: Any
 
 
 @dataclass
@@ -92,13 +104,16 @@ class Statistics:
         return idle / max(self.lane_steps, 1)
 
 
-def trials_of(configs: Sequence[Any], restarts: Sequence[int], seed: int) -> Trial:
+def trials_of(
+    configs: Sequence[Any], restarts: Sequence[int], seed: int, until: Sequence[int] | None = None
+) -> Trial:
     """Trials before their first step, as one pytree of columns.
 
     Args:
         configs: one Config per trial, all of one program.
         restarts: one per trial.
         seed: the study's.
+        until: the step at which each of them ends; None: all their steps.
     """
     traced = [as_traced(config) for config in configs]
     hparams = jax.tree.map(lambda *values: np.stack(values), *traced)
@@ -109,6 +124,7 @@ def trials_of(configs: Sequence[Any], restarts: Sequence[int], seed: int) -> Tri
         np.asarray(restarts, np.int32),  # type: ignore[arg-type]
         np.zeros(n, np.int32),  # type: ignore[arg-type]
         hparams.steps,
+        hparams.steps if until is None else np.asarray(until, np.int32),  # type: ignore[arg-type]
     )
 
 
@@ -117,108 +133,9 @@ def take(tree: Any, index: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def bytes_per_slot(task: Task, trial: Trial) -> int:
-    """Bytes of one slot and its place in the buffer, by shapes alone: nothing is computed."""
-
-    def held(trial: Trial, data: Any) -> tuple[Slot, Retired]:
-        slot = lanes.fill(task, trial, data)
-        return slot, Retired(slot.trial, slot.best)
-
-    shapes = jax.eval_shape(held, trial, training_data(task))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-
-
-def solo_hlo(task: Task, trial: Trial) -> str:
-    """StableHLO of one trial's start, segment and evaluation: what a program is, as text."""
-
-    def solo(trial: Trial, interval: Array, data: Any) -> tuple[Slot, Report]:
-        return lanes.train(task, lanes.fill(task, trial, data), interval, data)
-
-    return jax.jit(solo).lower(trial, np.int32(1), training_data(task)).as_text()
-
-
-def training_data(task: Task) -> dict[str, Any]:
-    """The data that training may see: all but the test split."""
-    return {name: split for name, split in task.data.items() if name != "test"}
-
-
-def segment_function(task: Task, mesh: Mesh) -> Callable:
-    """(slots, retired, orders, interval, data) -> (slots, retired, packed report), sharded."""
-
-    def on_device(
-        slots: Slot, retired: Retired, orders: Orders, interval: Array, data: Any
-    ) -> tuple[Slot, Retired, Array]:
-        leaving = orders.place < len(orders.place)
-        retired = _if_any(leaving, lambda: _retire(slots, retired, orders), retired)
-        slots = slots._replace(status=jnp.where(leaving, Status.EMPTY, slots.status))
-        slots = _if_any(orders.fill, lambda: _refill(task, slots, orders, data), slots)
-        train = jax.vmap(partial(lanes.train, task), in_axes=(0, None, None))
-        slots, report = train(slots, interval, data)
-        return slots, retired, _pack(report)
-
-    split, whole = PartitionSpec(AXIS), PartitionSpec()
-    return jax.shard_map(
-        on_device,
-        mesh=mesh,
-        in_specs=(split, split, split, whole, whole),
-        out_specs=(split, split, PartitionSpec(None, AXIS)),
-        check_vma=False,
-    )
-
-
-def _pack(report: Report) -> Int[Array, "scalars slots"]:
-    """The bits of all scalars in one array: reading a dozen sharded ones takes a millisecond."""
-    leaves = [
-        leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-        for leaf in jax.tree.leaves(report)
-    ]
-    return jnp.stack([jax.lax.bitcast_convert_type(leaf, jnp.int32) for leaf in leaves])
-
-
-def _unpack(words: Array, like: Report) -> Report:
-    """The report, of NumPy arrays, with the structure of `like`."""
-    leaves, structure = jax.tree.flatten(like)
-    rows = [
-        row.view(np.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else row
-        for row, leaf in zip(np.asarray(words), leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, rows)
-
-
-def final_function(task: Task, mesh: Mesh) -> Callable:
-    """(retired, data) -> {name: values}, sharded."""
-    split, whole = PartitionSpec(AXIS), PartitionSpec()
-    measure = jax.vmap(partial(lanes.final, task), in_axes=(0, 0, None))
-    return jax.shard_map(
-        lambda retired, data: measure(retired.best, retired.trial, data),
-        mesh=mesh,
-        in_specs=(split, whole),
-        out_specs=split,
-        check_vma=False,
-    )
-
-
-def _if_any(mask: Array, change: Callable[[], Any], unchanged: Any) -> Any:
-    """change(), if any lane of this device asks for it: most boundaries move nothing."""
-    return jax.lax.cond(jnp.any(mask), change, lambda: unchanged)
-
-
-def _retire(slots: Slot, retired: Retired, orders: Orders) -> Retired:
-    """The buffer with the leaving trials at their places; a place beyond its end is dropped."""
-    return jax.tree.map(
-        lambda buffer, new: buffer.at[orders.place].set(new, mode="drop"),
-        retired,
-        Retired(slots.trial, slots.best),
-    )
-
-
-def _refill(task: Task, slots: Slot, orders: Orders, data: Any) -> Slot:
-    fresh = jax.vmap(partial(lanes.fill, task), in_axes=(0, None))(orders.trial, data)
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(orders.fill.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, fresh, slots)
+def stacked(rows: Sequence[Any]) -> Any:
+    """NumPy pytrees of equal structure as one, with a leading axis over them."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 class Engine:
@@ -230,93 +147,182 @@ class Engine:
         mesh: the devices.
         slots_per_device: a multiple of 16 for promise 2 to hold.
         keep: bring the selected snapshots to the host with the finished trials.
+        park: bring the whole slots of finished trials to the host, to go on from.
+        compiler_options: of XLA.
+
+    Attributes:
+        slots: as they are on the devices.
+        holds: for every slot the position of its trial in the run's trials, or -1.
     """
 
     def __init__(
-        self, task: Task, example: Trial, mesh: Mesh, slots_per_device: int, keep: bool = False
+        self,
+        task: Task,
+        example: Trial,
+        mesh: Mesh,
+        slots_per_device: int,
+        *,
+        keep: bool = False,
+        park: bool = False,
+        compiler_options: dict[str, Any] | None = None,
     ):
-        self.mesh, self.per_device, self.keep = mesh, slots_per_device, keep
+        self.task, self.mesh, self.per_device = task, mesh, slots_per_device
+        self.keep, self.park = keep, park
         self.n_slots = slots_per_device * mesh.size
         self.statistics = Statistics()
-        self._training = jax.device_put(training_data(task), replicated(mesh))
-        test = jax.device_put(task.data["test"], replicated(mesh))
-        self._everything = {**self._training, "test": test}
-        self._slots, self._retired, self._report = self._empty(task, example)
-        self._no_orders = self._put_orders(
-            np.full(self.n_slots, slots_per_device, np.int32),
-            np.zeros(self.n_slots, bool),
-            jax.tree.map(lambda leaf: np.repeat(leaf[None], self.n_slots, 0), example),
-        )
+        self._compiler_options = compiler_options
+        self._compiled: dict[str, Callable] = {}
+        self._whole = replicated(mesh)
+        self._training = hosts.put(training_data(task), self._whole)
+        self._everything = {**self._training, "test": hosts.put(task.data["test"], self._whole)}
+        self._example = example
+        self.slots, self._retired, self._report = self._empty()
+        self.holds = np.full(self.n_slots, -1)
+        self._buffer = _Buffer(mesh.size, slots_per_device)
+        self._no_orders = self._put_orders(self._stay(), np.zeros(self.n_slots, bool), self._any())
         self._segment = self._compile(
             "segment",
-            jax.jit(segment_function(task, mesh), donate_argnums=(0, 1)),
-            self._slots, self._retired, self._no_orders, np.int32(0), self._training,
+            jax.jit(segment_function(task, mesh, park=park), donate_argnums=(0, 1)),
+            self.slots, self._retired, self._no_orders, np.int32(0), self._training,
         )  # fmt: skip
         self._final = self._compile(
             "final", jax.jit(final_function(task, mesh)), self._retired, self._everything
         )
 
     def run(
-        self, trials: Trial, interval: int, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[Evaluated | Finished]:
-        """Train all trials; yield what each segment and each final evaluation taught.
+        self,
+        trials: Trial,
+        interval: int,
+        *,
+        given: Mapping[int, Slot | Inherited] | None = None,
+        signal: Callable[[], int] = lambda: 0,
+    ) -> Iterator[Boundary]:
+        """Train all trials; yield at every boundary what was learnt since the last.
+
+        A consumer that leaves the loop at a boundary leaves the trials `holds` in `slots`,
+        and those that wait for their final evaluation to `flush`.
 
         Args:
             trials: columns, as `trials_of` makes them, all of one evaluation interval.
             interval: steps between two evaluations.
-            stop: asked at every boundary; True ends the run as soon as the trials that have
-                finished are measured, and leaves the others.
+            given: {position: what the trial starts from} of those that do not start anew.
+            signal: what this host has to tell the others, asked at every boundary.
         """
         started = time.perf_counter()
+        given = given or {}
         n_trials = len(trials.restart)
         queued = 0  # trials given a slot so far; they are taken in order
-        holds = np.full(self.n_slots, -1)  # the slot's trial, or -1
+        self.holds = holds = np.full(self.n_slots, -1)
         report = None  # of the segment before
         ended = np.empty(0, int)  # slots whose trial ended in the segment before
-        buffer = _Buffer(self.mesh.size, self.per_device)
         while True:
-            draining = stop() or (queued == n_trials and len(ended) == np.sum(holds >= 0))
+            draining = queued == n_trials and len(ended) == np.sum(holds >= 0)
             if draining and len(ended) == 0:
                 break
-            place = np.full(self.n_slots, self.per_device, np.int32)
+            finished, place = None, self._stay()
             if report is not None and len(ended):
-                if not buffer.fits(ended):
-                    yield self._measure(buffer)
-                place[ended] = buffer.add(ended, holds[ended], report)
+                if not self._buffer.fits(ended):
+                    finished = self.flush()
+                place[ended] = self._buffer.add(ended, holds[ended], report)
                 holds[ended] = -1
-            free = np.flatnonzero(holds < 0)[: 0 if draining else n_trials - queued]
+            free = np.flatnonzero(holds < 0)[: n_trials - queued]
             holds[free] = np.arange(queued, queued + len(free))
             queued += len(free)
-            report = self._advance(trials, holds, place, free, 0 if draining else interval)
+            begun = np.array([holds[slot] in given for slot in free], bool)
+            if begun.any():
+                if len(ended):  # they leave before their slots are written to
+                    self._advance(trials, place, free[:0], 0)
+                    place = self._stay()
+                self._begin(trials, free[begun], given)
+            report = self._advance(trials, place, free[~begun], 0 if draining else interval)
+            words, agreed = self._read(report, signal())
+            report = unpack(words, self._report)
             self._count(report, interval, waiting=queued < n_trials, draining=draining)
             advanced = np.flatnonzero((holds >= 0) & (report.advanced > 0))
-            if len(advanced):
-                yield _evaluated(report, holds, advanced)
+            evaluated = _evaluated(report, holds, advanced) if len(advanced) else None
             ended = np.flatnonzero((holds >= 0) & (report.status != Status.RUNNING))
+            yield Boundary(evaluated, finished, agreed)
             if draining:
                 break
-        if buffer.size:
-            yield self._measure(buffer)
+        if self._buffer.size:
+            yield Boundary(None, self.flush(), 0)
         self.statistics.seconds += time.perf_counter() - started
 
-    def _advance(
-        self, trials: Trial, holds: np.ndarray, place: np.ndarray, fill: np.ndarray, interval: int
-    ) -> Report:
+    @property
+    def bytes_per_device(self) -> int:
+        """What the largest compiled function needs, by its own memory analysis."""
+        return max(self.statistics.memory_bytes.values(), default=0)
+
+    def flush(self) -> Finished | None:
+        """Measure the finished trials that wait in the buffer."""
+        if not self._buffer.size:
+            return None
+        measured = hosts.gathered(self._final(self._retired, self._everything), self._whole)
+        at, (index, status, steps, best_step) = self._buffer.empty()
+        snapshots = parked = None
+        if self.park:
+            parked = take(hosts.gathered(self._retired, self._whole), at)
+            snapshots = parked.best
+        elif self.keep:
+            snapshots = take(hosts.gathered(self._retired.best, self._whole), at)
+        measured = take(measured, at)
+        return Finished(index, status, steps, best_step, measured, snapshots, parked)
+
+    def _advance(self, trials: Trial, place: np.ndarray, fill: np.ndarray, interval: int) -> Array:
         orders = self._no_orders
         if len(fill) or np.any(place < self.per_device):
             filled = np.zeros(self.n_slots, bool)
             filled[fill] = True
-            orders = self._put_orders(place, filled, take(trials, np.maximum(holds, 0)))
-        self._slots, self._retired, report = self._segment(
-            self._slots, self._retired, orders, np.int32(interval), self._training
+            orders = self._put_orders(place, filled, take(trials, np.maximum(self.holds, 0)))
+        self.slots, self._retired, report = self._segment(
+            self.slots, self._retired, orders, np.int32(interval), self._training
         )
-        return _unpack(report, self._report)
+        return report
 
-    def _measure(self, buffer: "_Buffer") -> Finished:
-        measured = jax.device_get(self._final(self._retired, self._everything))
-        at, (index, status, steps, best_step) = buffer.empty()
-        snapshots = take(jax.device_get(self._retired.best), at) if self.keep else None
-        return Finished(index, status, steps, best_step, take(measured, at), snapshots)
+    def _read(self, report: Array, signal: int) -> tuple[np.ndarray, int]:
+        """The words of all slots, and the largest signal of all hosts: one small program."""
+        if not hosts.many():
+            return np.asarray(report), signal
+        flags = jax.make_array_from_callback(
+            (self.mesh.size,), sharded(self.mesh), lambda index: np.full(1, signal, np.int32)
+        )
+        words, flags = hosts.gathered((report, flags), self._whole)
+        return words, int(flags.max())
+
+    def _begin(
+        self, trials: Trial, slots: np.ndarray, given: Mapping[int, Slot | Inherited]
+    ) -> None:
+        """Fill slots with trials that go on from a state, or start from their parent's snapshot."""
+        starts = {int(slot): given[int(self.holds[slot])] for slot in slots}
+        parked = {slot: start for slot, start in starts.items() if isinstance(start, Slot)}
+        inherited = {
+            slot: start.variables for slot, start in starts.items() if isinstance(start, Inherited)
+        }
+        if parked:
+            self.slots = self._on_first_use(
+                "load", lambda: load_function(self.mesh), self.slots, *self._spread(parked)
+            )
+        if inherited:
+            columns = hosts.put(take(trials, np.maximum(self.holds, 0)), sharded(self.mesh))
+            where, variables = self._spread(inherited)
+            self.slots = self._on_first_use(
+                "adopt", lambda: adopt_function(self.task, self.mesh),
+                self.slots, where, columns, variables, self._training,
+            )  # fmt: skip
+
+    def _spread(self, rows: dict[int, Any]) -> tuple[Array, Any]:
+        """(mask of the slots that get a row, the rows at their slots), on the devices."""
+        at = np.array(list(rows))
+        where = np.zeros(self.n_slots, bool)
+        where[at] = True
+
+        def spread(leaf: np.ndarray) -> np.ndarray:
+            whole = np.zeros((self.n_slots, *leaf.shape[1:]), leaf.dtype)
+            whole[at] = leaf
+            return whole
+
+        given = jax.tree.map(spread, stacked(list(rows.values())))
+        return hosts.put((where, given), sharded(self.mesh))
 
     def _count(self, report: Report, interval: int, *, waiting: bool, draining: bool) -> None:
         if draining:
@@ -329,24 +335,44 @@ class Engine:
             statistics.queued_lane_steps += self.n_slots * interval
             statistics.queued_busy_steps += busy
 
-    def _empty(self, task: Task, example: Trial) -> tuple[Slot, Retired, Report]:
+    def _empty(self) -> tuple[Slot, Slot, Report]:
         """Slots with nothing in them, an empty buffer, and the shapes of one slot's report."""
-        shapes = jax.eval_shape(partial(lanes.fill, task), example, self._training)
-        _, report = jax.eval_shape(partial(lanes.train, task), shapes, np.int32(0), self._training)
+        shapes = jax.eval_shape(partial(lanes.fill, self.task), self._example, self._training)
+        _, report = jax.eval_shape(
+            partial(lanes.train, self.task), shapes, np.int32(0), self._training
+        )
 
-        def zeros(shape: jax.ShapeDtypeStruct) -> Array:
-            host = np.zeros((self.n_slots, *shape.shape), shape.dtype)
-            return jax.device_put(host, sharded(self.mesh))
+        def zeros(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+            return np.zeros((self.n_slots, *shape.shape), shape.dtype)
 
-        buffer = jax.tree.map(zeros, Retired(shapes.trial, shapes.best))
-        return jax.tree.map(zeros, shapes), buffer, report
+        slots, buffer = (
+            hosts.put(jax.tree.map(zeros, tree), sharded(self.mesh))
+            for tree in (shapes, kept(shapes, park=self.park))
+        )
+        return slots, buffer, report
+
+    def _any(self) -> Trial:
+        """Some trial for every slot."""
+        return jax.tree.map(lambda leaf: np.repeat(leaf[None], self.n_slots, 0), self._example)
+
+    def _stay(self) -> np.ndarray:
+        """The place that retires nobody."""
+        return np.full(self.n_slots, self.per_device, np.int32)
 
     def _put_orders(self, place: np.ndarray, fill: np.ndarray, trial: Trial) -> Orders:
-        return jax.device_put(Orders(place, fill, trial), sharded(self.mesh))  # type: ignore[arg-type]
+        return hosts.put(Orders(place, fill, trial), sharded(self.mesh))  # type: ignore[arg-type]
+
+    def _on_first_use(self, name: str, make: Callable[[], Callable], *arguments: Any) -> Any:
+        """Call a function that most runs do not need; its first argument, the slots, is donated."""
+        if name not in self._compiled:
+            self._compiled[name] = self._compile(
+                name, jax.jit(make(), donate_argnums=(0,)), *arguments
+            )
+        return self._compiled[name](*arguments)
 
     def _compile(self, name: str, function: Any, *arguments: Any) -> Callable:
         started = time.perf_counter()
-        compiled = function.lower(*arguments).compile()
+        compiled = function.lower(*arguments).compile(compiler_options=self._compiler_options)
         self.statistics.compile_seconds[name] = time.perf_counter() - started
         memory = compiled.memory_analysis()
         if memory is not None:

@@ -1,7 +1,9 @@
 """Devices, and how many slots each of them gets."""
 
 import os
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +28,35 @@ def cpu_devices_per_core() -> None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", cores or 1)
+
+
+def keep_compiled() -> None:
+    """Compiled programs are kept in the user's cache directory, unless JAX was told another.
+
+    Must be called before anything is compiled. A launch that compiles what another one has
+    compiled already loads it instead: the same code, and so the same bits.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        # A home directory may be shared by machines that cannot run each other's code.
+        place = home / "ablax" / "compiled" / "-".join([platform.machine(), *instruction_sets()])
+        jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def instruction_sets() -> list[str]:
+    """Those of this machine's processor that decide what vector code is compiled to."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return []
+    return [name for name in ("avx", "avx2", "fma", "avx512f", "amx_tile") if name in flags]
+
+
+def device_kind() -> str:
+    """What the devices are, as far as it decides the last bits of a result."""
+    kind = jax.devices()[0].device_kind
+    return " ".join([kind, *instruction_sets()]) if jax.default_backend() == "cpu" else kind
 
 
 def mesh_of(devices: Sequence[Any] | None = None) -> Mesh:
@@ -63,6 +94,20 @@ def slots_per_device(
     if memory is not None:
         wanted = min(wanted, memory // 2 // max(bytes_per_slot, 1))
     return max(wanted // LANES * LANES, LANES)
+
+
+def fitting_slots(slots: int, bytes_per_device: int, memory: int | None) -> int:
+    """As many slots as half of the memory holds, by what the compiled program needs.
+
+    >>> fitting_slots(64, bytes_per_device=6 * 2**20, memory=8 * 2**20)
+    32
+    >>> fitting_slots(64, bytes_per_device=6 * 2**20, memory=16 * 2**20)
+    64
+    """
+    if memory is None or bytes_per_device <= memory // 2:
+        return slots
+    fitting = slots * (memory // 2) // bytes_per_device
+    return min(slots, max(fitting // LANES * LANES, LANES))
 
 
 def memory_per_device() -> int | None:

@@ -6,15 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import jax
+import pandas as pd
 
 from ablax.config import canonical, field_specs, flag_of, statics_of, validate
 from ablax.errors import UserError
 from ablax.sweep import engine, grid
-from ablax.sweep.mesh import memory_per_device, slots_per_device
-from ablax.task import Task
+from ablax.sweep.device import bytes_per_slot, solo_hlo
+from ablax.sweep.mesh import device_kind, memory_per_device, slots_per_device
+from ablax.sweep.rounds import Gives, Halving, OneRound, Rounds, Wanted
+from ablax.task import Task, Trial
 
 
 class Experiment(Protocol):
@@ -39,9 +43,35 @@ class Point:
 
 @dataclass(frozen=True)
 class PlannedTrial:
+    """
+    Attributes:
+        until: the step at which it ends; None: all its steps.
+        parent: the trial of the round before that it starts from; None: it starts anew.
+        inherits: what it takes from its parent.
+        round: the number of its round.
+    """
+
     id: str
     point: Point
     restart: int
+    until: int | None = None
+    parent: "PlannedTrial | None" = None
+    inherits: Gives | None = None
+    round: int = 0
+
+    @property
+    def start(self) -> int:
+        """The step at which it starts: where it continues its parent's trajectory, if it does."""
+        return 0 if self.parent is None or self.inherits != "state" else self.parent.until or 0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a trial's id holds besides its own point and restart."""
+
+    seed: int
+    version: int  # of the task
+    fingerprint: str  # of the data
 
 
 @dataclass(frozen=True)
@@ -50,9 +80,27 @@ class Program:
 
     name: str  # the statics that differ between programs
     task: Task
-    trials: tuple[PlannedTrial, ...]
+    points: tuple[Point, ...]
+    identity: Identity
     bytes_per_slot: int
     slots_per_device: int
+
+    @property
+    def statics(self) -> dict[str, Any]:
+        """{static field: its value}."""
+        config = self.points[0].config
+        kinds = field_specs(config)
+        return {n: getattr(config, n) for n, spec in kinds.items() if spec.kind == "static"}
+
+    @property
+    def example(self) -> Trial:
+        """A trial that has the shapes of all."""
+        return engine.take(engine.trials_of([self.points[0].config], [0], 0), 0)
+
+    @cached_property
+    def stablehlo(self) -> str:
+        """A hash of one trial's program alone: whatever the slots and the devices are."""
+        return _digest(solo_hlo(self.task, self.example))
 
 
 @dataclass(frozen=True)
@@ -65,16 +113,49 @@ class Plan:
     devices: int
     device_kind: str
 
-    @property
-    def trials(self) -> tuple[PlannedTrial, ...]:
-        """All trials in canonical order: point by point, restart by restart."""
-        by_key = {(t.point.name, t.restart): t for p in self.programs for t in p.trials}
-        return tuple(by_key[p.name, r] for p in self.points for r in range(self.restarts))
+    rounds: Rounds
+
+    def trials(
+        self,
+        number: int = 0,
+        before: Sequence[PlannedTrial] = (),
+        results: pd.DataFrame | None = None,
+    ) -> tuple[PlannedTrial, ...]:
+        """The trials of a round in canonical order: point by point, restart by restart.
+
+        Args:
+            number: of the round.
+            before: the trials of the round before it.
+            results: their rows of trials.parquet.
+        """
+        parents = {(t.point.name, t.restart): t for t in before}
+        points = {
+            point.name: (point, program) for program in self.programs for point in program.points
+        }
+
+        def planned(wanted: Wanted) -> PlannedTrial:
+            point, program = points[wanted.point]
+            parent = parents[wanted.parent] if wanted.parent else None
+            inherits = self.rounds.gives if parent else None
+            origin = None
+            if wanted.until is not None or parent is not None:
+                origin = [wanted.until, inherits, parent and parent.id]
+            name = trial_id(self.experiment, program.identity, point, wanted.restart, origin)
+            return PlannedTrial(name, point, wanted.restart, wanted.until, parent, inherits, number)
+
+        return tuple(map(planned, self.rounds.wanted(number, results)))
 
     @property
     def id(self) -> str:
         """A hash of the study: of everything that determines its results."""
-        return _digest([self.experiment, sorted(t.id for p in self.programs for t in p.trials)])
+        return _digest([self.experiment, sorted(trial.id for trial in self.trials())])
+
+    def with_identities(self, recorded: Mapping[str, Identity]) -> "Plan":
+        """The plan with its trials named as another launch named them: {program: identity}."""
+        programs = [
+            dataclasses.replace(p, identity=recorded.get(p.name, p.identity)) for p in self.programs
+        ]
+        return dataclasses.replace(self, programs=tuple(programs))
 
 
 def points_of(config: Any, settings: Sequence[grid.Setting]) -> tuple[Point, ...]:
@@ -133,6 +214,7 @@ def make_plan(
     restarts: int,
     seed: int,
     slots: int | None = None,
+    halving: int | None = None,
 ) -> Plan:
     """Everything that will be trained, decided before anything is compiled."""
     validate(config)
@@ -145,23 +227,23 @@ def make_plan(
     programs = []
     for members in by_statics.values():
         task = experiment.task(statics_of(members[0].config))
-        trials = tuple(
-            PlannedTrial(trial_id(name, task, point, seed, restart), point, restart)
-            for restart in range(restarts)
-            for point in members
-        )
         example = engine.take(engine.trials_of([members[0].config], [0], seed), 0)
-        size = engine.bytes_per_slot(task, example)
+        size = bytes_per_slot(task, example)
+        n_trials = len(members) * restarts
         programs.append(
             Program(
                 name=" ".join(f"{k}={getattr(members[0].config, k)}" for k in statics) or name,
                 task=task,
-                trials=trials,
+                points=tuple(members),
+                identity=Identity(seed, task.version, task.fingerprint),
                 bytes_per_slot=size,
                 slots_per_device=slots
-                or slots_per_device(len(trials), jax.device_count(), size, memory_per_device()),
+                or slots_per_device(n_trials, jax.device_count(), size, memory_per_device()),
             )
         )
+    rounds: Rounds = OneRound(points, restarts)
+    if halving is not None:
+        rounds = Halving(halving, points, restarts, programs[0].task.objective)
     return Plan(
         experiment=name,
         points=points,
@@ -169,14 +251,18 @@ def make_plan(
         seed=seed,
         programs=tuple(programs),
         devices=jax.device_count(),
-        device_kind=jax.devices()[0].device_kind,
+        device_kind=device_kind(),
+        rounds=rounds,
     )
 
 
-def trial_id(experiment: str, task: Task, point: Point, seed: int, restart: int) -> str:
+def trial_id(
+    experiment: str, identity: Identity, point: Point, restart: int, origin: Any = None
+) -> str:
     """A hash of all that determines a trial's result: 16 hexadecimal digits."""
+    version, fingerprint, seed = identity.version, identity.fingerprint, identity.seed
     return _digest(
-        [experiment, task.version, task.fingerprint, canonical(point.config), seed, restart, None]
+        [experiment, version, fingerprint, canonical(point.config), seed, restart, origin]
     )
 
 
@@ -206,23 +292,26 @@ def describe(plan: Plan) -> dict[str, str]:
             if kind == wanted
         )
 
-    n_trials = sum(len(program.trials) for program in plan.programs)
-    steps = sum(int(t.point.config.steps) for p in plan.programs for t in p.trials)
+    n_trials = len(plan.points) * plan.restarts
+    steps = sum(t.until or int(t.point.config.steps) for t in plan.trials())
+    many = plan.rounds.n > 1
     lines = {
         "experiment": plan.experiment,
         "points": f"{len(plan.points)}",
         "restarts": f"{plan.restarts} (the same for every point), seed {plan.seed}",
         "trials": f"{n_trials:,}",
-        "steps": f"{steps:,} at most, over all trials",
+        "steps": f"{steps:,} at most, over all trials" + (" of the first round" if many else ""),
         "devices": f"{plan.devices} × {plan.device_kind}",
         "static": listed("static"),
         "traced": listed("hparam"),
         "protocol": listed("protocol"),
     }
+    if many:
+        lines["rounds"] = plan.rounds.describe()
     for program in plan.programs:
         slots = program.slots_per_device
         lines[f"program {program.name}"] = (
-            f"{len(program.trials):,} trials in {slots} × {plan.devices} slots, "
+            f"{len(program.points) * plan.restarts:,} trials in {slots} × {plan.devices} slots, "
             f"{program.bytes_per_slot:,} bytes per slot"
         )
     notes = dict.fromkeys(note for program in plan.programs for note in program.task.notes)

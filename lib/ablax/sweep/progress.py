@@ -13,22 +13,17 @@ class Progress:
     objective so far, time left.
 
     Args:
-        total: trials to train.
-        steps: steps that they make at most; progress is counted in these, because trials
-            finish in waves.
         objective: whose best value is shown.
         stream: where to; a bar if it is a terminal, else a line every `every` seconds.
     """
 
     def __init__(
         self,
-        total: int,
-        steps: int,
         objective: Metric | None,
         stream: TextIO | None = None,
         every: float = 10.0,
     ):
-        self.total, self.steps, self.objective = total, max(steps, 1), objective
+        self.total, self.steps, self.objective = 0, 0, objective
         self.stream = sys.stderr if stream is None else stream
         self.every = every
         self.finished = 0
@@ -53,7 +48,7 @@ class Progress:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("training", total=self.steps, line="compiling")
+            self._task = self._bar.add_task("training", total=max(self.steps, 1), line="compiling")
         return self
 
     def __exit__(
@@ -64,6 +59,16 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def extend(self, trials: int, steps: int) -> None:
+        """There is more to do: trials, and the steps that they make at most.
+
+        Progress is counted in steps, because trials finish in waves.
+        """
+        self.total += trials
+        self.steps += steps
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=self.steps)
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -85,12 +90,13 @@ class Progress:
             self._bar.update(self._task, completed=min(self.spent, self.steps), line=self.line(now))
         elif now - self._printed >= self.every:
             self._printed = now
-            self.say(f"{100 * min(self.spent / self.steps, 1):3.0f}%  {self.line(now)}")
+            self.say(f"{100 * min(self.spent / max(self.steps, 1), 1):3.0f}%  {self.line(now)}")
 
     def line(self, now: float) -> str:
         """The state in words.
 
-        >>> progress = Progress(8, 800, None)
+        >>> progress = Progress(None)
+        >>> progress.extend(8, 800)
         >>> progress._started = 0.0
         >>> progress.spent, progress.finished, progress.busy = 400, 4, 0.95
         >>> progress.line(2.0)

@@ -1,49 +1,102 @@
 """Where a result comes from: versions, device, commit, data, program."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from ablax.sweep import engine
-from ablax.sweep.plan import Plan
+from ablax.sweep.plan import Plan, describe
+from ablax.sweep.records import settings
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def provenance(plan: Plan, command: str) -> dict[str, Any]:
-    """Everything that a stranger needs to repeat the study, or to see why it differs."""
+def record(plan: Plan, command: str, *, slots: dict[str, int], marks: list[str]) -> dict[str, Any]:
+    """What study.json says.
+
+    Args:
+        plan: what is trained.
+        command: that started it.
+        slots: {program: slots per device}.
+        marks: what has changed during the study.
+    """
+    objective = plan.programs[0].task.objective
+    return {
+        "experiment": plan.experiment,
+        "id": plan.id,
+        "seed": plan.seed,
+        "restarts": plan.restarts,
+        "trials": plan.rounds.size,
+        "rounds": {"n": plan.rounds.n, "gives": plan.rounds.gives},
+        "points": [{"name": p.name, "group": p.group, **settings(p.config)} for p in plan.points],
+        "plan": describe(plan),
+        "objective": objective and asdict(objective),
+        "metrics": {m.name: m.direction for p in plan.programs for m in p.task.metrics},
+        "marks": marks,
+        "provenance": provenance(plan, command, slots),
+    }
+
+
+def provenance(plan: Plan, command: str, slots: dict[str, int]) -> dict[str, Any]:
+    """Everything that a stranger needs to repeat the study, or to see why it differs.
+
+    Args:
+        plan: what is trained.
+        command: that started it.
+        slots: {program: slots per device}.
+    """
     return {
         "command": command,
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "conditions": conditions(plan),
         "platform": jax.default_backend(),
-        "device": plan.device_kind,
         "devices": plan.devices,
+        "processes": jax.process_count(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "matmul_precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
+        "matmul_precision": matmul_precision(),
         "programs": {
             program.name: {
-                "slots_per_device": program.slots_per_device,
+                "statics": program.statics,
+                "identity": asdict(program.identity),
+                "slots_per_device": slots[program.name],
                 "data": program.task.fingerprint,
-                "stablehlo": _program_hash(program, plan.seed),
+                "version": program.task.version,
+                "stablehlo": program.stablehlo,
             }
             for program in plan.programs
         },
     }
 
 
-def _program_hash(program: Any, seed: int) -> str:
-    example = engine.take(engine.trials_of([program.trials[0].point.config], [0], seed), 0)
-    text = engine.solo_hlo(program.task, example)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def conditions(plan: Plan) -> dict[str, str]:
+    """What must not change while a study lasts, besides its programs."""
+    return {
+        "JAX version": importlib.metadata.version("jax"),
+        "device kind": plan.device_kind,
+    }
+
+
+def matmul_precision() -> str:
+    """How exact matrix products are: what JAX was told, and what its default means here."""
+    told = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if told is not None:
+        return str(told)
+    meant = {
+        "cpu": "float32",
+        "gpu": "may be TF32 on GPUs that have it",
+        "tpu": "bfloat16 products",
+    }
+    return f"default ({meant.get(jax.default_backend(), 'chosen by the backend')})"
 
 
 def commit() -> str | None:
@@ -61,8 +114,6 @@ def commit() -> str | None:
         return None
 
 
-def command_line() -> str:
-    """The command that started this process, as a user would type it again."""
-    import shlex
-
-    return "./launch.sh " + shlex.join(sys.argv[1:])
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """A command as a user would type it again; without arguments, that of this process."""
+    return shlex.join(["./launch.sh", *(sys.argv[1:] if arguments is None else arguments)])

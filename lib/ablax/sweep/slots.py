@@ -21,7 +21,7 @@ class Status(enum.IntEnum):
 
     EMPTY = 0
     RUNNING = 1
-    DONE = 2  # all its steps
+    DONE = 2  # all its steps (of its round, where there are several)
     STOPPED = 3  # patience exhausted, or solved
     DIVERGED = 4  # a loss that is not finite; frozen at its last finite state
 
@@ -54,7 +54,19 @@ class Report(NamedTuple):
 
 def fill(task: Task, trial: Trial, data: Any) -> Slot:
     """A slot with a fresh trial in it."""
-    state = task.init(trial, task.view(trial, data))
+    return _begun(task, trial, task.init(trial, task.view(trial, data)))
+
+
+def adopt(task: Task, trial: Trial, inherited: Any, data: Any) -> Slot:
+    """A slot with a fresh trial that starts from its parent's snapshot.
+
+    The test split is not among `data`, so a child can no more see it than its parent could.
+    """
+    assert task.inherit is not None, "a task whose trials have parents says what is inherited"
+    return _begun(task, trial, task.inherit(trial, task.view(trial, data), inherited))
+
+
+def _begun(task: Task, trial: Trial, state: Any) -> Slot:
     return Slot(
         trial, state, task.snapshot(state), unwatched(task.objective), jnp.int32(Status.RUNNING)
     )
@@ -89,7 +101,7 @@ def advance(task: Task, slot: Slot, tally: Tally, view: Any) -> tuple[Slot, Tall
     trial stays at its last finite state and is marked as diverged.
     """
     trial = slot.trial
-    active = (slot.status == Status.RUNNING) & (trial.step < trial.steps)
+    active = (slot.status == Status.RUNNING) & (trial.step < trial.until)
     state, metrics = task.step(slot.state, trial, view)
     finite = jnp.isfinite(metrics["loss"]) & _all_finite(task.snapshot(state))
     moved = active & finite
@@ -130,7 +142,7 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
         counts = running & advanced
         watch = _select(counts, seen, watch)
         best = _select(counts & improved, variables, best)
-    ended = jnp.where(trial.step >= trial.steps, Status.DONE, Status.RUNNING)
+    ended = jnp.where(trial.step >= trial.until, Status.DONE, Status.RUNNING)
     ended = jnp.where(exhausted(watch, hparams.patience), Status.STOPPED, ended)
     ended = jnp.where(solved, Status.STOPPED, ended)
     slot = slot._replace(

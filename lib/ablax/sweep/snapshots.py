@@ -1,14 +1,20 @@
 """The selected snapshots of finished trials, kept under params/ by Orbax."""
 
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from flax.serialization import to_state_dict
 
+from ablax.errors import UserError
 from ablax.metrics import Metric
-from ablax.sweep.engine import Finished, take
-from ablax.sweep.plan import PlannedTrial, Program
+from ablax.sweep import hosts
+from ablax.sweep.engine import Finished, stacked, take
+from ablax.sweep.plan import Program
+from ablax.sweep.store import Store
 
 Keep = Literal["none", "best", "all"]
 
@@ -16,66 +22,129 @@ Keep = Literal["none", "best", "all"]
 class Snapshots:
     """Collects snapshots of one program: of every trial, or of each point's best restart.
 
-    "best" compares the restarts of a point by the objective on the validation split. What an
-    earlier launch kept in the directory stays, and takes part in the comparison.
+    "best" compares the restarts of a point by the objective on the validation split. While a
+    study runs they are parts of its store; `merge` brings them to params/, together with what
+    earlier launches left there.
     """
 
-    def __init__(self, keep: Keep, directory: Path, program: Program):
-        self.keep, self.place = keep, _place(directory, program.name)
+    def __init__(self, keep: Keep, store: Store, program: Program):
+        self.keep, self.store = keep, store
+        self.place = _place(store.directory, program.name)
+        self.part = f"params.{self.place.name}"
         self.objective = program.task.objective or Metric("loss", "min")
-        self._points = {trial.id: trial.point.name for trial in program.trials}
-        self._kept: dict[str, tuple[float, str, Any]] = {}  # point or trial -> (value, id, tree)
-        if keep != "none" and self.place.exists():
-            for trial, (value, variables) in _read(self.place).items():
-                self._offer(trial, value, variables)
+        self._best: dict[str, float] = {}  # of each point, as far as this launch has seen
 
-    def add(self, trials: list[PlannedTrial], finished: Finished) -> None:
-        """Take in trials that ended."""
+    def add(self, trials: Sequence[Any], finished: Finished) -> None:
+        """Keep what ended, if it may be among those to keep."""
         if self.keep == "none":
             return
-        values = np.asarray(finished.measured[f"valid/{self.objective.name}"], np.float64)
-        for i, trial in enumerate(trials):
-            self._offer(trial.id, float(values[i]), take(finished.snapshots, i))
+        values = np.asarray(finished.measured[f"valid/{self.objective.name}"], np.float32)
+        if self.keep == "best":
+            points = [trial.point.name for trial in trials]
+            worth = [i for i, point in enumerate(points) if self._first_or_better(point, values[i])]
+        else:
+            worth = list(range(len(trials)))
+        if worth:
+            tree = {"value": values[worth], "variables": take(finished.snapshots, worth)}
+            self.store.append_tree(self.part, [trials[i].id for i in worth], to_state_dict(tree))
 
-    def _offer(self, trial: str, value: float, variables: Any) -> None:
-        key = trial if self.keep == "all" else self._points[trial]
-        held = self._kept.get(key)
-        if held is None or self.objective.better(value, held[0]) or not np.isfinite(held[0]):
-            self._kept[key] = (value, trial, variables)
+    def _first_or_better(self, point: str, value: float) -> bool:
+        held = self._best.get(point)
+        better = held is None or self._better(value, held)
+        if better:
+            self._best[point] = value
+        return better
 
-    def save(self) -> None:
-        """Write params/<program>: one Orbax item, the variables of all trials stacked."""
-        if not self._kept:
+    def _better(self, value: float, held: float) -> bool:
+        return not np.isfinite(held) or bool(self.objective.better(value, held))
+
+    def read(self) -> Iterator[tuple[list[str], dict[str, Any]]]:
+        """(trials, their values and variables), in portions: of earlier launches, and of this."""
+        _settle(self.place)
+        if self.place.exists():
+            yield _read(self.place)
+        yield from self.store.read_trees(self.part)
+
+    def merge(self, points: Mapping[str, str]) -> None:
+        """Bring the parts to params/.
+
+        Args:
+            points: {trial: its point} of the trials whose snapshots are wanted.
+        """
+        if not self.store.has(self.part):
             return
-        import orbax.checkpoint as ocp
-
-        values, trials, trees = zip(*self._kept.values(), strict=True)
+        kept: dict[str, tuple[float, str, Any]] = {}  # point or trial -> (value, trial, tree)
+        for trials, tree in self.read():
+            for i, trial in enumerate(trials):
+                if trial not in points:
+                    continue
+                key = trial if self.keep == "all" else points[trial]
+                value, held = float(tree["value"][i]), kept.get(key)
+                if (
+                    held is None
+                    or not np.isfinite(held[0])
+                    or self.objective.better(value, held[0])
+                ):
+                    kept[key] = (value, trial, take(tree["variables"], i))
+        values, trials, trees = zip(*kept.values(), strict=True)
+        words = [divmod(int(trial, 16), 2**32) for trial in trials]
         item = {
-            "trial": np.array([divmod(int(trial, 16), 2**32) for trial in trials], np.uint32),
+            "trial": np.array(words, np.uint32),
             "value": np.array(values, np.float32),
-            "variables": jax.tree.map(lambda *leaves: np.stack(leaves), *trees),
+            "variables": stacked(trees),
         }
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(self.place, item, force=True)
+        _write(self.place, item)
+        self.store.drop(self.part)
 
 
 def load(directory: Path, program: str) -> dict[str, Any]:
     """{trial: its variables} of one program of a run directory."""
-    return {trial: kept for trial, (_, kept) in _read(_place(directory, program)).items()}
-
-
-def _read(place: Path) -> dict[str, tuple[float, Any]]:
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        item = checkpointer.restore(place)
-    item = jax.tree.map(np.asarray, item)
-    ids = [f"{(int(high) << 32) + int(low):016x}" for high, low in item["trial"]]
-    return {
-        trial: (float(item["value"][i]), take(item["variables"], i)) for i, trial in enumerate(ids)
-    }
+    trials, tree = _read(_place(directory, program))
+    return {trial: take(tree["variables"], i) for i, trial in enumerate(trials)}
 
 
 def _place(directory: Path, program: str) -> Path:
     name = "".join(c if c.isalnum() or c in "=-_." else "-" for c in program)
     return (directory / "params" / name).absolute()
+
+
+def _read(place: Path) -> tuple[list[str], dict[str, Any]]:
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            shapes = reader.metadata(place).item_metadata.tree
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+            item = reader.restore(place, restore_args=kinds)
+    except Exception as error:  # damaged metadata raises almost anything
+        raise UserError(f"cannot read {place}: {error}") from error
+    return [f"{(int(high) << 32) + int(low):016x}" for high, low in item["trial"]], item
+
+
+def _write(place: Path, item: Any) -> None:
+    """Replace what is at `place` once the new item is whole; only this process takes part."""
+    import orbax.checkpoint as ocp
+
+    options = ocp.options.MultiprocessingOptions()
+    if hosts.many():
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="params"
+        )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=options) as writer:
+            writer.save(_new(place), args=ocp.args.StandardSave(item), force=True)
+        _settle(place)
+    except Exception as error:  # whatever the layers below raise when a disk is full
+        raise UserError(f"cannot write {place}: {error}") from error
+
+
+def _settle(place: Path) -> None:
+    """Finish a replacement, perhaps of a launch that was cut off: what is there is whole."""
+    if _new(place).exists():
+        shutil.rmtree(place, ignore_errors=True)
+        _new(place).rename(place)
+
+
+def _new(place: Path) -> Path:
+    return place.with_name(f".{place.name}.new")

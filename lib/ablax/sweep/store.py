@@ -3,13 +3,16 @@
 Every part is written to a temporary name and renamed, so that a crash leaves no half file.
 Parts carry the trial's id; `compact` joins them, sorts them in the order of the plan and
 rewrites each table once: equal studies are equal bytes, however they were flushed.
+
+What a finished trial leaves (arrays, curves, its snapshot) is written before its row of the
+table `trials`, by parts and by `compact` alike: a trial that has a row is complete.
 """
 
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ablax.errors import UserError
 
-TABLES = ("trials", "curves", "timings")
+TABLES = ("timings", "curves", "trials")  # trials last: a row there says that all else is whole
 
 
 @contextmanager
@@ -35,6 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())  # or a power failure leaves the new name with old bytes
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):
@@ -66,19 +72,67 @@ def write_parquet(path: Path, table: pd.DataFrame | pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
+def _number(path: Path) -> int:
+    """Of a part; -1 of anything else, such as what a crash left half written."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdigit() and not path.name.startswith(".") else -1
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 class Store:
-    """The parts and tables under one run directory."""
+    """The parts and tables under one run directory.
+
+    Attributes:
+        position: number of the next part. It never falls, also where parts were compacted: a
+            checkpoint remembers it, and `rewind` drops what was written after.
+    """
 
     def __init__(self, directory: Path):
         self.directory = directory
         self._parts = directory / "parts"
-        numbers = [int(path.stem.rpartition("-")[2]) for path in self._parts.glob("*.parquet")]
-        self._next = max(numbers, default=-1) + 1
+        self.position = max(map(_number, self._parts.glob("*-*")), default=-1) + 1
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there are parts, or what a crash left of them."""
+        return self._parts.exists()
+
+    def rewind(self, position: int) -> None:
+        """Drop every part from this position on, but trees of trials whose rows are compacted."""
+        later = [path for path in self._parts.glob("*-*") if _number(path) >= position]
+        trees = [path for path in later if path.suffix == ".npz"]
+        _remove(set(later) - set(trees))
+        finished = self.finished()
+        for path in trees:
+            with np.load(path, allow_pickle=False) as part:
+                if not finished.issuperset(part["trial"].tolist()):
+                    path.unlink()
+        self.position = position
 
     def append(self, table: str, rows: pd.DataFrame) -> None:
         """Write rows as a new part of a table."""
-        write_parquet(self._parts / f"{table}-{self._next:06d}.parquet", rows)
-        self._next += 1
+        write_parquet(self._parts / f"{table}-{self.position:06d}.parquet", rows)
+        self.position += 1
+
+    def append_tree(self, name: str, trials: Sequence[str], tree: Mapping[str, Any]) -> None:
+        """Keep a nested dict of arrays, each with a leading axis over the trials."""
+        flat: dict[str, Any] = dict(flatten_dict(tree, sep="/"))  # type: ignore[arg-type]
+        named = {"trial": np.array(trials)} | {f"tree/{key}": v for key, v in flat.items()}
+        path = self._parts / f"{name}-{self.position:06d}.npz"
+        with replacing(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **named)
+        self.position += 1
+
+    def read_trees(self, name: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
+        """(trials, nested dict of arrays) of every part of that name, oldest first."""
+        for path in self._parts_of(name):
+            with np.load(path, allow_pickle=False) as part:
+                flat = {key.removeprefix("tree/"): part[key] for key in part if key != "trial"}
+                yield part["trial"].tolist(), unflatten_dict(flat, sep="/")
 
     def append_array(self, name: str, trials: Sequence[str], values: np.ndarray) -> None:
         """Keep one array per trial; programs may differ in its shape."""
@@ -91,25 +145,28 @@ class Store:
                 "value": pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))),
             }
         )
-        write_parquet(self._parts / f"arrays.{name}-{self._next:06d}.parquet", part)
-        self._next += 1
+        write_parquet(self._parts / f"arrays.{name}-{self.position:06d}.parquet", part)
+        self.position += 1
 
     def finished(self) -> set[str]:
         """The ids of all finished trials, compacted or in parts."""
-        rows = self.read("trials")
-        return set(rows["trial"]) if len(rows) else set()
+        return trials_in(self.read("trials"))
 
-    def compact(self, order: Mapping[str, Mapping[str, str]]) -> None:
-        """Rewrite every table in canonical order and drop the parts.
+    def compact(self, order: Mapping[str, Mapping[str, str]], *, complete: bool = True) -> None:
+        """Rewrite every table in canonical order and drop their parts.
 
         Args:
             order: {trial: its labels} of all trials of the plan, in its order. Rows of other
-                trials, and curves of trials that did not finish, are dropped. Labels are
+                trials, and curves of trials that did not finish, are left out. Labels are
                 columns of trials.parquet that the plan gives anew: the same point may have
                 another name in a larger grid.
+            complete: nothing goes on from here; else parts with curves of trials that have
+                not finished stay, for those that go on from a checkpoint.
         """
         finished = self.finished()
         rank = {trial: i for i, trial in enumerate(order) if trial in finished}
+        for name in self._array_names():
+            self._compact_array(name, rank)
         for table in TABLES:
             rows = self.read(table)
             if "trial" in rows:
@@ -126,14 +183,30 @@ class Store:
                 rows = rows.assign(**{name: labels[name] for name in labels})
             if len(rows.columns):
                 write_parquet(self.directory / f"{table}.parquet", rows.reset_index(drop=True))
+            parts = self._parts_of(table)
+            if table == "curves" and not complete:
+                parts = [path for path in parts if trials_in(read_parquet(path)) <= finished]
+            _remove(parts)
         for name in self._array_names():
-            self._compact_array(name, rank)
-        shutil.rmtree(self._parts, ignore_errors=True)
+            _remove(self._parts_of(f"arrays.{name}"))
+        if complete:
+            shutil.rmtree(self._parts, ignore_errors=True)
 
-    def compact_parts(self, order: Mapping[str, Mapping[str, str]]) -> None:
-        """Compact if there is something left to: a crash may have come in between."""
-        if self._parts.exists():
-            self.compact(order)
+    def has(self, name: str) -> bool:
+        """Whether there are parts of a table or tree."""
+        return bool(self._parts_of(name))
+
+    def drop(self, name: str) -> None:
+        """Remove the parts of a table or tree."""
+        _remove(self._parts_of(name))
+
+    def forget(self, trials: set[str]) -> None:
+        """Drop rows of finished trials, so that these are trained again."""
+        for path in self._files("trials", "trials"):
+            rows = read_parquet(path)
+            stays = np.array([trial not in trials for trial in rows["trial"]], bool)
+            if not stays.all():
+                write_parquet(path, rows[stays].reset_index(drop=True))
 
     def _compact_array(self, name: str, rank: dict[str, int]) -> None:
         tables = [pq.read_table(path) for path in self._files(f"arrays.{name}", f"arrays/{name}")]
@@ -150,14 +223,22 @@ class Store:
 
     def _files(self, part: str, whole: str) -> list[Path]:
         compacted = self.directory / f"{whole}.parquet"
-        found = self._parts.glob(f"{part}-*.parquet")
-        parts = sorted(path for path in found if path.stem.rpartition("-")[0] == part)
+        parts = self._parts_of(part)
         return [compacted, *parts] if compacted.exists() else parts
+
+    def _parts_of(self, name: str) -> list[Path]:
+        found = [path for path in self._parts.glob("*-*") if _number(path) >= 0]
+        return sorted(path for path in found if path.stem.rpartition("-")[0] == name)
 
     def read(self, table: str) -> pd.DataFrame:
         """A table, compacted or in parts; empty if there is neither."""
         frames = [read_parquet(path) for path in self._files(table, table)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def trials_in(rows: pd.DataFrame) -> set[str]:
+    """The ids of the trials of a table; of an empty one too, which may lack the column."""
+    return set(map(str, rows["trial"])) if len(rows) else set()
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -1,32 +1,30 @@
 """Train a plan into a run directory: what is missing there, and nothing twice."""
 
+import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import numpy as np
-import pandas as pd
+import jax
 
-from ablax.config import field_specs
 from ablax.errors import UserError
-from ablax.sweep import engine
-from ablax.sweep.engine import Engine, Evaluated, Finished
-from ablax.sweep.mesh import mesh_of
-from ablax.sweep.plan import Plan, PlannedTrial, Program, describe
+from ablax.sweep import checkpoint, hosts
+from ablax.sweep.checkpoint import Checkpoints
+from ablax.sweep.claim import Claim, claim, labels, prepare, reached, rewind
+from ablax.sweep.lock import locked
+from ablax.sweep.mesh import LANES
+from ablax.sweep.plan import Identity, Plan, PlannedTrial
 from ablax.sweep.progress import Progress
-from ablax.sweep.provenance import provenance
-from ablax.sweep.slots import Status
+from ablax.sweep.records import timing_rows
+from ablax.sweep.run import Run, train_program
 from ablax.sweep.snapshots import Keep, Snapshots
-from ablax.sweep.store import Store, write_json
-
-STUDY = "study.json"
-PROBE = ".probe"
-LEFTOVERS = (PROBE, f".{STUDY}.tmp")  # what a crash in a launch's first moment leaves behind
+from ablax.sweep.store import Store, trials_in
 
 
 @dataclass(frozen=True)
@@ -38,229 +36,170 @@ class Result:
     seconds: float
 
 
-def claim(directory: Path, plan: Plan) -> None:
-    """Refuse a directory that cannot be written, or that holds another study.
-
-    A study may be launched again, or with more points or restarts, into its directory: then
-    only the missing trials are trained. A finished trial that the plan does not have means
-    that the directory belongs to another study.
-    """
-    try:
-        if directory.exists() and not directory.is_dir():
-            raise UserError(f"--out {directory} is a file; expected a directory")
-        if (directory / STUDY).exists():
-            done = Store(directory).finished()
-            foreign = done - {trial.id for trial in plan.trials}
-            if foreign:
-                raise UserError(
-                    f"--out {directory} holds another study: {len(foreign)} of its {len(done)} "
-                    f"finished trials are not in this one. Expected the same experiment, seed, "
-                    f"data and settings (more points or restarts are fine); choose another --out."
-                )
-        elif directory.exists() and any(path.name not in LEFTOVERS for path in directory.iterdir()):
-            raise UserError(
-                f"--out {directory} is not empty and holds no study ({STUDY} is missing); "
-                "expected a new or empty directory, or one of this study"
-            )
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / PROBE
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--out {directory} cannot be written: {error.strerror}") from error
-
-
-def train(plan: Plan, directory: Path, *, keep: Keep, command: str) -> Result:
+def train(
+    plan: Plan,
+    directory: Path,
+    *,
+    keep: Keep = "none",
+    command: str = "",
+    checkpoint_minutes: float = 5.0,
+    allow_changed: bool = False,
+    retry: bool = False,
+    slots: int | None = None,
+) -> Result:
     """Train what the directory does not have yet, and leave its tables in canonical order.
 
-    Ctrl-C stops at the next boundary; the trials finished by then are kept.
+    Ctrl-C or SIGTERM stops at the next boundary, with a checkpoint.
+
+    Args:
+        plan: of the study.
+        directory: where it is kept. With several hosts, a place that all of them see.
+        keep: whose snapshots to keep.
+        command: that started it, for study.json.
+        checkpoint_minutes: between two checkpoints.
+        allow_changed: go on although what the study was trained with has changed.
+        retry: train diverged trials again.
+        slots: per device, if not those of the plan or of an earlier launch.
+
+    Raises:
+        UserError: the directory cannot be used, or a disk or a device is full.
     """
     started = time.perf_counter()
-    claim(directory, plan)
-    store = Store(directory)
-    done = store.finished()
-    todo = {
-        program.name: [t for t in program.trials if t.id not in done] for program in plan.programs
-    }
-    n_todo = sum(map(len, todo.values()))
-    labels = {t.id: {"point": t.point.name, "group": t.point.group} for t in plan.trials}
-    if n_todo == 0:
-        store.compact_parts(labels)
-        return Result(0, 0, time.perf_counter() - started)
-    write_json(
-        directory / STUDY,
-        {
-            "experiment": plan.experiment,
-            "id": plan.id,
-            "seed": plan.seed,
-            "restarts": plan.restarts,
-            "trials": len(plan.trials),
-            "points": [
-                {"name": p.name, "group": p.group, **settings(p.config)} for p in plan.points
-            ],
-            "plan": describe(plan),
-            "objective": _objective(plan),
-            "metrics": {
-                m.name: m.direction for program in plan.programs for m in program.task.metrics
-            },
-            "provenance": provenance(plan, command),
-        },
-    )
-    steps = sum(int(t.point.config.steps) for trials in todo.values() for t in trials)
-    objective = plan.programs[0].task.objective
-    with _interruptible() as stop, Progress(n_todo, steps, objective) as progress:
+    with ExitStack() as stack:
+
+        def take_hold() -> dict[str, Any]:
+            prepare(directory)
+            stack.enter_context(locked(directory))
+            return asdict(
+                claim(plan, directory, allow_changed=allow_changed, retry=retry, slots=slots)
+            )
+
+        found = Claim(**hosts.decided(take_hold))
+        plan = plan.with_identities({n: Identity(**i) for n, i in found.identities.items()})
+        place = directory / checkpoint.PLACE
+        run = Run(
+            plan=plan,
+            directory=directory,
+            command=command,
+            keep="all" if plan.rounds.gives == "snapshot" else keep,
+            store=Store(directory),
+            checkpoints=Checkpoints(place, checkpoint_minutes, found.number),
+            progress=stack.enter_context(Progress(plan.programs[0].task.objective, _stream())),
+            stop=stack.enter_context(_interruptible()),
+            slots=found.slots,
+            marks=found.marks,
+        )
+        stack.callback(run.checkpoints.close)
+        for note in found.notes:
+            run.progress.say(note)
+        _restore(run, found.checkpoint)
+        before = len(run.finished())
+        _train_within_memory(run)
+        return _settle(run, before, started)
+
+
+def _restore(run: Run, number: int | None) -> None:
+    """Go on from a checkpoint: the store has been rewound to it."""
+    if number is not None:
+        run.restored = checkpoint.read(run.checkpoints.place, number)
+        run.store.position = run.restored.host["position"]
+        run.progress.say(f"going on from checkpoint {number}")
+
+
+def _train_within_memory(run: Run) -> None:
+    """Train all rounds; where a device's memory does not hold the slots, with half as many."""
+    while True:
         try:
-            for program in plan.programs:
-                if todo[program.name] and not stop.is_set():
-                    _train_program(
-                        program, todo[program.name], plan.seed, store, keep, progress, stop
-                    )
-        finally:
-            store.compact(labels)
-    missing = len(plan.trials) - len(store.finished())
-    return Result(n_todo - missing, missing, time.perf_counter() - started)
+            return _train_rounds(run)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            # Nothing may hold on to the arrays of the failed engine through the traceback.
+            said = str(error).partition("\n")[0]
+        fewer = run.slots[run.program] // 2 // LANES * LANES
+        full = f"out of memory with {run.slots[run.program]} slots per device of {run.program}"
+        if fewer < LANES or hosts.many():
+            advice = f"try --slots {fewer}" if fewer >= LANES else "the program needs more memory"
+            raise UserError(f"{full} ({said}); what is finished is kept; {advice}")
+        run.engines.clear()
+        run.slots[run.program] = fewer
+        run.checkpoints.wait()
+        number, _ = rewind(run.directory, run.store, run.plan)
+        run.mark(f"{full}: {fewer} from then on")
+        _restore(run, number)
 
 
-def _objective(plan: Plan) -> dict[str, str] | None:
-    metric = plan.programs[0].task.objective
-    return None if metric is None else {"name": metric.name, "direction": metric.direction}
+def _train_rounds(run: Run) -> None:
+    """Round by round, program by program, whatever has not finished."""
+    announced = -1
+    while not run.stopped:
+        rows = run.finished()
+        done = trials_in(rows)
+        rounds = reached(run.plan, rows)
+        todo = [trial for trial in rounds[-1] if trial.id not in done]
+        if not todo:
+            return
+        if announced < 0:
+            run.write_record()
+        if announced < len(rounds) - 1:
+            announced = len(rounds) - 1
+            run.progress.extend(len(todo), sum(map(_steps, todo)))
+        for program in run.plan.programs:
+            points = {point.name for point in program.points}
+            members = [trial for trial in todo if trial.point.name in points]
+            if members and not run.stopped:
+                run.program = program.name
+                train_program(run, program, members)
 
 
-def _train_program(
-    program: Program,
-    trials: list[PlannedTrial],
-    seed: int,
-    store: Store,
-    keep: Keep,
-    progress: Progress,
-    stop: threading.Event,
-) -> None:
-    columns = engine.trials_of([t.point.config for t in trials], [t.restart for t in trials], seed)
-    runner = Engine(
-        program.task,
-        engine.take(columns, 0),
-        mesh_of(),
-        program.slots_per_device,
-        keep=keep != "none",
-    )
-    compiled = runner.statistics.compile_seconds
-    progress.say(
-        f"compiled {program.name}: "
-        + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in compiled.items())
-    )
-    snapshots = Snapshots(keep, store.directory, program)
-    curves: list[pd.DataFrame] = []
-    intervals = np.array([t.point.config.eval_every for t in trials])
-    for interval in np.unique(intervals):
-        members = np.flatnonzero(intervals == interval)
-        chosen = [trials[i] for i in members]
-        for event in runner.run(engine.take(columns, members), int(interval), stop.is_set):
-            if isinstance(event, Evaluated):
-                curves.append(_curve_rows(chosen, event))
-                _show(progress, runner, event, program)
-            else:
-                _keep(store, chosen, event, curves)
-                snapshots.add([chosen[i] for i in event.index], event)
-                limits = columns.steps[members][event.index]
-                progress.advance(
-                    steps=int(np.sum(limits - event.steps)),
-                    finished=len(event.index),
-                    busy=runner.statistics.share_busy(),
-                    best=None,
-                )
-                curves = []
-    snapshots.save()
-    statistics = runner.statistics
-    clocks = {f"seconds compiling {name}": seconds for name, seconds in compiled.items()}
-    clocks |= {
-        "seconds training": statistics.seconds,
-        "segments": statistics.segments,
-        "share busy while trials wait": statistics.share_busy(),
-        "share idle in the drain": statistics.share_drained(),
-    }
-    clocks |= {f"bytes {name}": n for name, n in statistics.memory_bytes.items()}
-    store.append(
-        "timings",
-        pd.DataFrame(
-            {"program": program.name, "what": list(clocks), "value": map(float, clocks.values())}
-        ),
-    )
+def _steps(trial: PlannedTrial) -> int:
+    return (trial.until or int(trial.point.config.steps)) - trial.start
 
 
-def _curve_rows(trials: Sequence[PlannedTrial], event: Evaluated) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"trial": [trials[i].id for i in event.index], "step": event.step, **event.metrics}
-    )
+def _settle(run: Run, before: int, started: float) -> Result:
+    """Bring what is finished to its final form; a whole study needs no checkpoint any more."""
+    rows = run.finished()
+    done = trials_in(rows)
+    rounds = reached(run.plan, rows)
+    planned = [trial for trials in rounds for trial in trials]
+    missing = sum(trial.id not in done for trial in planned)
+    complete = missing == 0 and len(rounds) == run.plan.rounds.n
+    if hosts.first():
+        for name, statistics in run.statistics.items():
+            run.store.append("timings", timing_rows(name, statistics))
+        superseded = {t.parent.id for t in planned if t.inherits == "state" and t.parent}
+        kept = {t.id: t.point.name for t in planned if t.id not in superseded}
+        for program in run.plan.programs:
+            Snapshots(run.keep, run.store, program).merge(kept)
+        if run.store.unsettled:
+            run.store.compact(labels(rounds), complete=complete)
+    run.checkpoints.close()
+    if complete:
+        run.checkpoints.remove()
+    return Result(len(rows) - before, missing, time.perf_counter() - started)
 
 
-def _show(progress: Progress, runner: Engine, event: Evaluated, program: Program) -> None:
-    best = None
-    objective = program.task.objective
-    if objective is not None:
-        seen = event.metrics[f"valid/{objective.name}"]
-        seen = seen[np.isfinite(seen)]
-        if len(seen):
-            best = float(seen.max() if objective.direction == "max" else seen.min())
-    progress.advance(
-        steps=int(event.advanced.sum()), finished=0, busy=runner.statistics.share_busy(), best=best
-    )
-
-
-def _keep(
-    store: Store, trials: Sequence[PlannedTrial], event: Finished, curves: list[pd.DataFrame]
-) -> None:
-    """Write what ended: arrays and curves first, so that a trial in the table is complete."""
-    ended = [trials[i] for i in event.index]
-    ids = [trial.id for trial in ended]
-    for name, values in event.measured.items():
-        if values.ndim > 1:
-            store.append_array(name, ids, values)
-    if curves:
-        store.append("curves", pd.concat(curves, ignore_index=True))
-    rows = pd.DataFrame(
-        {
-            "trial": ids,
-            "point": [trial.point.name for trial in ended],
-            "group": [trial.point.group for trial in ended],
-            "restart": np.array([trial.restart for trial in ended], np.int32),
-            **_setting_columns(ended),
-            "status": [Status(status).name.lower() for status in event.status],
-            "steps": event.steps,
-            "best_step": event.best_step,
-            **{name: v for name, v in event.measured.items() if v.ndim == 1},
-        }
-    )
-    store.append("trials", rows)
-
-
-def settings(config: Any) -> dict[str, Any]:
-    """A Config as columns: statics and hparams under their names, protocol/… for the rest."""
-    return {
-        f"protocol/{name}" if spec.kind == "protocol" else name: getattr(config, name)
-        for name, spec in field_specs(config).items()
-    }
-
-
-def _setting_columns(trials: Sequence[PlannedTrial]) -> dict[str, list[Any]]:
-    rows = [settings(trial.point.config) for trial in trials]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def _stream() -> TextIO:
+    """Where progress is shown: on the first host alone."""
+    return sys.stderr if hosts.first() else open(os.devnull, "w")
 
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts as usual."""
     stop = threading.Event()
 
     def handler(number: int, frame: Any) -> None:
-        if stop.is_set():
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)

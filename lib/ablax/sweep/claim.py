@@ -1,0 +1,298 @@
+"""What a run directory holds, and whether this launch may go on there.
+
+All that could spoil what is already computed is refused here, before anything compiles.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablax.errors import UserError
+from ablax.sweep import checkpoint, lock
+from ablax.sweep.lock import locked
+from ablax.sweep.plan import Identity, Plan, PlannedTrial, Program
+from ablax.sweep.provenance import conditions
+from ablax.sweep.store import Store, trials_in
+
+STUDY = "study.json"
+PROBE = ".probe"
+LEFTOVERS = (PROBE, f".{STUDY}.tmp", lock.NAME)  # of a crash in a launch's first moment
+
+Record = dict[str, Any]
+
+
+def prepare(directory: Path) -> None:
+    """Refuse a place that cannot be a run directory; make it if it is not there."""
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"--out {directory} is a file; expected a directory")
+        if (
+            directory.exists()
+            and not (directory / STUDY).exists()
+            and any(path.name not in LEFTOVERS for path in directory.iterdir())
+        ):
+            raise UserError(
+                f"--out {directory} is not empty and holds no study ({STUDY} is missing); "
+                "expected a new or empty directory, or one of this study"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / PROBE
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out {directory} cannot be written: {error.strerror}") from error
+
+
+def record_of(directory: Path) -> Record | None:
+    """study.json; None if there is none yet.
+
+    Raises:
+        UserError: it is not what a launch writes.
+    """
+    path = directory / STUDY
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record["provenance"]["programs"], dict):
+            raise TypeError("its programs are no table")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
+    return record
+
+
+def reached(plan: Plan, rows: pd.DataFrame) -> list[tuple[PlannedTrial, ...]]:
+    """The trials of every round that the results so far lead to."""
+    done = trials_in(rows)
+    found = [plan.trials()]
+    while len(found) < plan.rounds.n and all(t.id in done for t in found[-1]):
+        found.append(plan.trials(len(found), found[-1], results_of(rows, found[-1])))
+    return found
+
+
+def results_of(rows: pd.DataFrame, trials: Sequence[PlannedTrial]) -> pd.DataFrame:
+    """The rows of some trials, in their order."""
+    return rows.set_index("trial").loc[[trial.id for trial in trials]].reset_index()
+
+
+def recorded_programs(plan: Plan, record: Record | None) -> dict[str, Record]:
+    """{program of the plan: what was recorded of it}, matched by statics."""
+    programs = record["provenance"]["programs"].values() if record else ()
+    found = {}
+    for program in plan.programs:
+        for said in programs:
+            if said.get("statics") == json.loads(json.dumps(program.statics)):
+                found[program.name] = said
+    return found
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a launch starts from: plain JSON, so that every host can be told.
+
+    Attributes:
+        identities: {program: what its trials' ids hold}.
+        slots: {program: slots per device}.
+        checkpoint: the one to go on from.
+        number: of the next one.
+        marks: what has changed during the study, for study.json.
+        notes: what the user should know now.
+    """
+
+    identities: dict[str, Any]
+    slots: dict[str, int]
+    checkpoint: int | None
+    number: int
+    marks: list[str]
+    notes: list[str]
+
+
+def claim(
+    plan: Plan,
+    directory: Path,
+    *,
+    allow_changed: bool = False,
+    retry: bool = False,
+    slots: int | None = None,
+) -> Claim:
+    """Look at a run directory (which is locked), and make it ready to go on.
+
+    Args:
+        plan: of this launch.
+        directory: of the study.
+        allow_changed: go on although what the study was trained with has changed.
+        retry: train diverged trials again.
+        slots: per device, if asked for.
+
+    Raises:
+        UserError: it cannot go on here.
+    """
+    record, store = record_of(directory), Store(directory)
+    per_device = {program.name: program.slots_per_device for program in plan.programs}
+    marks: list[str] = []
+    if record is not None:
+        marks += record["marks"]
+        plan, changed = identified(plan, record, allow_changed=allow_changed)
+        rows = store.read("trials")
+        refuse_foreign(plan, rows)
+        for name, said in recorded_programs(plan, record).items():
+            per_device[name] = slots or said["slots_per_device"]
+        place = directory / checkpoint.PLACE
+        begun = len(rows) > 0 or bool(checkpoint.numbered(place))
+        if begun and missing(plan, rows, retry=retry):
+            changed += changed_conditions(plan, record, per_device, allow_changed=allow_changed)
+            done = f"from {len(rows):,} finished trials on"
+            marks += [f"{change} ({done})" for change in changed]
+    number, notes = rewind(directory, store, plan)
+    if retry:
+        rows = store.read("trials")
+        if len(rows):
+            store.forget(trials_in(rows.query("status == 'diverged'")))
+    following = max(checkpoint.numbered(directory / checkpoint.PLACE), default=0) + 1
+    identities = {program.name: asdict(program.identity) for program in plan.programs}
+    return Claim(identities, per_device, number, following, marks, notes)
+
+
+def rewind(directory: Path, store: Store, plan: Plan) -> tuple[int | None, list[str]]:
+    """(the checkpoint to go on from, what is wrong with later ones); the store is rewound to it.
+
+    Without a checkpoint every trial that has finished counts, and the curves of the others,
+    which start anew, are dropped.
+    """
+    place = directory / checkpoint.PLACE
+    checkpoint.clear(place, all=False)
+    number, notes = checkpoint.newest(place)
+    if number is not None:
+        store.rewind(checkpoint.host_of(place, number)["position"])
+        return number, notes
+    if store.unsettled:
+        store.compact(labels(reached(plan, store.read("trials"))), complete=False)
+        store.drop("curves")
+    if notes:
+        notes.append("no checkpoint is whole: trials that had not finished start anew")
+    return None, notes
+
+
+def settle(directory: Path) -> None:
+    """Bring the tables of a study in order, without its plan: what a killed launch left undone.
+
+    Raises:
+        UserError: a process is at work in the directory.
+    """
+    store, record = Store(directory), record_of(directory)
+    if not store.unsettled or record is None:
+        return
+    with locked(directory):
+        places = {point["name"]: i for i, point in enumerate(record["points"])}
+        rows = store.read("trials")
+        if rows.empty:
+            return
+        rounds = rows.get("round", 0)
+        rows = rows.assign(_round=rounds, _place=[places.get(p, -1) for p in rows["point"]])
+        rows = rows.sort_values(["_round", "_place", "restart"], kind="stable")
+        names = rows[["trial", "point", "group"]].itertuples(index=False, name=None)
+        order = {trial: {"point": point, "group": group} for trial, point, group in names}
+        store.compact(order, complete=False)
+
+
+def missing(plan: Plan, rows: pd.DataFrame, *, retry: bool = False) -> bool:
+    """Whether there is anything to train."""
+    if retry and len(rows) and "diverged" in set(rows["status"]):
+        return True
+    rounds = reached(plan, rows)
+    done = trials_in(rows)
+    return len(rounds) < plan.rounds.n or any(trial.id not in done for trial in rounds[-1])
+
+
+def labels(rounds: Sequence[Sequence[PlannedTrial]]) -> dict[str, dict[str, str]]:
+    """What the store's tables take from the plan: the order of its trials, and their names."""
+    return {
+        t.id: {"point": t.point.name, "group": t.point.group} for trials in rounds for t in trials
+    }
+
+
+def identified(plan: Plan, record: Record, *, allow_changed: bool) -> tuple[Plan, list[str]]:
+    """(the plan with its trials named as they were, what has changed since they were named).
+
+    Raises:
+        UserError: the directory holds another study, or its seed, data or task has changed.
+    """
+    if record["experiment"] != plan.experiment:
+        raise _another(plan, f"the experiment {record['experiment']!r}")
+    changed = _changes({"seed": record["seed"]}, {"seed": plan.seed})
+    identities = {}
+    for program in plan.programs:
+        if said := recorded_programs(plan, record).get(program.name):
+            now = {"data set": program.identity.fingerprint, "task version": program.task.version}
+            then = {"data set": said["data"], "task version": said["version"]}
+            changed += _changes(then, now, of=_of(plan, program))
+            identities[program.name] = Identity(**said["identity"])
+    if changed and not allow_changed:
+        raise _refused(changed)
+    return plan.with_identities(identities), changed
+
+
+def changed_conditions(
+    plan: Plan, record: Record, slots: dict[str, int], *, allow_changed: bool
+) -> list[str]:
+    """What has changed in the program, its versions or its device: trials would not be alike.
+
+    Raises:
+        UserError: something has, and that is not allowed.
+    """
+    changed = _changes(record["provenance"]["conditions"], conditions(plan))
+    marked = []
+    for program in plan.programs:
+        if said := recorded_programs(plan, record).get(program.name):
+            of = _of(plan, program)
+            now = {"program (hash of its StableHLO)": program.stablehlo}
+            then = {"program (hash of its StableHLO)": said["stablehlo"]}
+            changed += _changes(then, now, of=of)
+            then = {"slots per device": said["slots_per_device"]}
+            marked += _changes(then, {"slots per device": slots[program.name]}, of=of)
+    if changed and not allow_changed:
+        raise _refused(changed)
+    return changed + marked
+
+
+def refuse_foreign(plan: Plan, rows: pd.DataFrame) -> None:
+    """A finished trial that the plan does not have means that this is another study's place."""
+    if rows.empty:
+        return
+    roots = rows.loc[rows["parent"].isna()] if "parent" in rows else rows
+    foreign = trials_in(roots) - {trial.id for trial in plan.trials()}
+    if foreign:
+        raise _another(
+            plan, f"{len(foreign)} of its {len(roots)} finished trials are not in this one"
+        )
+
+
+def _another(plan: Plan, why: str) -> UserError:
+    return UserError(
+        f"--out holds another study: {why}. Expected {plan.experiment} with the same settings "
+        "(more points or restarts are fine); choose another --out."
+    )
+
+
+def _refused(changed: list[str]) -> UserError:
+    return UserError(
+        "what this study was trained with has changed: " + "; ".join(changed) + ". Expected the "
+        "same, so that all its trials are alike; choose another --out, or go on with "
+        "--allow-changed, which marks the study and its report."
+    )
+
+
+def _changes(then: Record, now: Record, of: str = "") -> list[str]:
+    return [
+        f"{what}{of}: {then.get(what)}, now {value}"
+        for what, value in now.items()
+        if then.get(what) != value
+    ]
+
+
+def _of(plan: Plan, program: Program) -> str:
+    return f" of {program.name}" if len(plan.programs) > 1 else ""

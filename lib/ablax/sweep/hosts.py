@@ -1,0 +1,82 @@
+"""The processes of a run: arrays over all their devices, and decisions that all of them share.
+
+Every host runs the same program on its own devices. What only one can know (what is in the
+run directory, whether a signal came) the first host decides, or all put together, so that
+every host takes the same branch. With one process all of this is plain NumPy and `device_put`.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from ablax.errors import UserError
+
+
+def first() -> bool:
+    """Whether this process is the one that writes and shows progress."""
+    return jax.process_index() == 0
+
+
+def many() -> bool:
+    """Whether there are other processes."""
+    return jax.process_count() > 1
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """A tree of NumPy arrays, equal on every host, as arrays over the devices of all hosts."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf: Any) -> jax.Array:
+        # device_put would compare the value over all hosts, by a collective for every leaf.
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(place, tree)
+
+
+def gathered(tree: Any, replicated: NamedSharding) -> Any:
+    """The whole of arrays that are sharded over all hosts, as NumPy, on every host."""
+    if not replicated.is_fully_addressable:
+        tree = jax.jit(_same, out_shardings=replicated)(tree)
+    return jax.device_get(tree)
+
+
+def _same(tree: Any) -> Any:
+    return tree
+
+
+def decided(decide: Callable[[], Any]) -> Any:
+    """What the first host decides: any JSON value. The others wait for it.
+
+    Raises:
+        UserError: on the first host, if `decide` raises it; the others leave quietly.
+    """
+    if not many():
+        return decide()
+    if not first():
+        answer = json.loads(_broadcast(b""))
+        if "error" in answer:
+            raise SystemExit(2)
+        return answer["value"]
+    try:
+        answer = {"value": decide()}
+    except UserError:
+        _broadcast(json.dumps({"error": True}).encode())
+        raise
+    _broadcast(json.dumps(answer).encode())
+    return json.loads(json.dumps(answer["value"]))  # as the others see it
+
+
+def _broadcast(text: bytes) -> bytes:
+    """The first host's bytes, on every host."""
+    from jax.experimental import multihost_utils
+
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    words = np.zeros(size, np.uint8)
+    words[: len(text)] = np.frombuffer(text, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(words)).tobytes()

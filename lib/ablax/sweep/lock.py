@@ -1,0 +1,65 @@
+"""One process at a time in a run directory."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ablax.errors import UserError
+
+NAME = ".lock"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the run directory while the block runs.
+
+    The kernel holds the lock, not the file: it is gone with the process that took it, however
+    that ended, so that what a dead one left behind is taken over.
+
+    Raises:
+        UserError: another process holds it; says which.
+    """
+    path = directory / NAME
+    stream = _hold(path)
+    try:
+        stream.seek(0)
+        stream.truncate()
+        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
+        stream.flush()
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # still held, so that nobody else can be about to use this file
+        stream.close()
+
+
+def _hold(path: Path):
+    while True:
+        stream = path.open("a+")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = _holder(stream.read())
+            stream.close()
+            raise UserError(
+                f"--out {path.parent} is in use by {holder}; wait until it has ended, "
+                "or choose another --out"
+            ) from None
+        # Its last holder may have removed the file after it was opened here.
+        with suppress(OSError):
+            if os.fstat(stream.fileno()).st_ino == path.stat().st_ino:
+                return stream
+        stream.close()
+
+
+def _holder(text: str) -> str:
+    try:
+        said = json.loads(text)
+        return f"process {said['pid']} on {said['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"  # which has not yet said who it is
