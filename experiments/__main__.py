@@ -10,6 +10,7 @@ from types import ModuleType
 
 import experiments
 from ablax.errors import UserError, unknown
+from experiments import _hosts
 
 START = """\
 Ablax trains a whole ablation study as one compiled program, and judges the result.
@@ -25,6 +26,12 @@ Ablax trains a whole ablation study as one compiled program, and judges the resu
   ./launch.sh bench [NAME]              side-by-side benchmarks
   ./launch.sh test                      the tests
 
+Where it runs: flags of an EXPERIMENT or a resume, anywhere in the line
+
+  --processes N                         N processes on this machine
+  --on slurm|tpu-pod                    a job (--nodes N), or all workers of a pod (--tpu NAME)
+  --dry-run                             print what would be started or submitted, and stop
+
 Start with:  ./launch.sh regularization
 """
 
@@ -37,9 +44,13 @@ def names() -> list[str]:
 
 def load(name: str) -> ModuleType:
     """An experiment by name."""
+    _known(name)
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _known(name: str) -> None:
     if name not in names():
         raise unknown("command or experiment", name, [*COMMANDS, "test", *names()])
-    return importlib.import_module(f"experiments.{name}")
 
 
 def summary(name: str) -> str:
@@ -67,18 +78,36 @@ def resume(arguments: list[str]) -> int:
     import json
     import shlex
 
-    _expect(len(arguments) == 1, "expected: resume DIR")
+    _expect(
+        len(arguments) > 0 and not arguments[0].startswith("--"), "expected: resume DIR [FLAG …]"
+    )
     path = Path(arguments[0]) / "study.json"
     try:
         command = json.loads(path.read_text())["provenance"]["command"]
         name, *flags = shlex.split(command)[1:]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{arguments[0]} holds no study: cannot read {path}: {error}") from error
-    flags = [flag for flag in flags if not flag.startswith("--out=")]
-    if "--out" in flags:
-        at = flags.index("--out")
-        del flags[at : at + 2]
-    return experiment(name, [*flags, "--out", arguments[0]])
+    directory, *others = arguments
+    # The folder may have moved, and a retry that was asked for has been noted; what is given
+    # now (--allow-changed, --slots) takes the place of what was given then.
+    given = {word.partition("=")[0] for word in others if word.startswith("--")}
+    flags = _without(flags, {"--out", "--retry", *given})
+    return experiment(name, [*flags, *others, "--out", directory])
+
+
+def _without(arguments: list[str], names: set[str]) -> list[str]:
+    """The arguments without some flags and their values.
+
+    >>> _without(["--l2", "0", "-1e-3", "--out", "d", "--plan"], {"--l2", "--out"})
+    ['--plan']
+    """
+    kept, dropping = [], False
+    for word in arguments:
+        if word.startswith("--"):
+            dropping = word.partition("=")[0] in names
+        if not dropping:
+            kept.append(word)
+    return kept
 
 
 def report(arguments: list[str]) -> int:
@@ -134,15 +163,34 @@ def _expect(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _train(where: _hosts.Where, command: str, arguments: list[str]) -> int:
+    """An experiment or a resume: here, as one process of several, or elsewhere."""
+    if command != "resume":
+        _known(command)
+    if not _hosts.starts_others(where):
+        with _hosts.member(where):
+            return resume(arguments) if command == "resume" else experiment(command, arguments)
+    if where.on != "local" and command != "resume":
+        from ablax import flags
+
+        flags.parse(command, load(command), arguments)  # a typo must not wait in a queue
+    return _hosts.start(where, [command, *arguments])
+
+
 def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(START)
-        return 0
-    command, *rest = arguments
     try:
-        if command in COMMANDS:
-            return COMMANDS[command](rest) or 0
-        return experiment(command, rest)
+        where, rest = _hosts.parse(arguments)
+        if not rest or rest[0] in ("-h", "--help", "help"):
+            print(START)
+            return 0
+        command, *others = rest
+        if command not in COMMANDS or command == "resume":
+            return _train(where, command, others)
+        _expect(
+            len(rest) == len(arguments),
+            f"expected an experiment or resume with the launcher's flags, got {command}",
+        )
+        return COMMANDS[command](others) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

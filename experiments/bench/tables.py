@@ -9,13 +9,13 @@ from rich.table import Table
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Print everything that was measured, targets last."""
-    console.print(f"machine   {result['machine']}\nversions  {_pairs(result['versions'])}")
+    console.print(f"machine   {result['machine']}\nversions  {pairs(result['versions'])}")
     console.print(f"command   {result['command']}\nwork      {result['work']}\n")
     sides = result["side_by_side"]
     console.print(side_by_side(sides, result["names"], result["absent"]))
     if "segment" in result:
         console.print(
-            _table(
+            table(
                 "A segment over a bare scan of the same shapes",
                 ["", "µs per trial·step", "over bare"],
                 [
@@ -36,7 +36,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         )
     if "slots" in result:
         console.print(
-            _table(
+            table(
                 "Throughput against slots per device",
                 ["slots per device", "µs per trial·step", "trials per minute", "compile s"],
                 [
@@ -52,7 +52,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         console.print(widths(result["widths"], result["names"]))
     if "growth" in result:
         console.print(
-            _table(
+            table(
                 "Trials of 4 steps: ms per trial, equal if the host's work grows linearly",
                 ["trials", "engine", "whole study, compilation excluded"],
                 [
@@ -62,7 +62,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             )
         )  # fmt: skip
     console.print(
-        _table(
+        table(
             "Targets",
             ["", "target", "measured", ""],
             [
@@ -92,7 +92,7 @@ def side_by_side(part: Mapping[str, Any], names: Mapping[str, str], absent: Mapp
             ]
         )
     rows += [[names[side], why, *[""] * 7] for side, why in absent.items()]
-    return _table(
+    return table(
         f"Width {part['width']}, {part['steps']} steps a trial, "
         f"{part['slots_per_device']} slots per device",
         [
@@ -105,7 +105,7 @@ def side_by_side(part: Mapping[str, Any], names: Mapping[str, str], absent: Mapp
 
 def widths(parts: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Table:
     peers = [side for side in parts[0]["sides"] if side != "ablax"]
-    return _table(
+    return table(
         "Width of the hidden layer (a wide network gains less: alone it already fills a CPU)",
         ["width", "Ablax µs per trial·step", *(f"Ablax / {names[peer]} (range)" for peer in peers)],
         [
@@ -127,7 +127,7 @@ def _ratio(row: Mapping[str, float]) -> str:
     return f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", min_width=len(title))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
@@ -136,5 +136,5 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return table
 
 
-def _pairs(values: Mapping[str, str]) -> str:
+def pairs(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
