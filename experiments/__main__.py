@@ -23,6 +23,7 @@ Ablax trains a whole ablation study as one compiled program, and judges the resu
   ./launch.sh resume DIR                go on with a study that was interrupted
   ./launch.sh report DIR [DIR …]        statistics and report again, without training
   ./launch.sh data list|fetch NAME      data sets: where from, checksum, present or not
+  ./launch.sh audit [EXPERIMENT]        whether a trial's bits depend on what is around it, here
   ./launch.sh bench [NAME]              side-by-side benchmarks
   ./launch.sh test                      the tests
 
@@ -34,6 +35,7 @@ Where it runs: flags of an EXPERIMENT or a resume, anywhere in the line
 
 Start with:  ./launch.sh regularization
 """
+START_WITH = "regularization"
 
 
 def names() -> list[str]:
@@ -149,7 +151,18 @@ def bench(arguments: list[str]) -> None:
     importlib.import_module(f"experiments.bench.{name}").main(rest)
 
 
+def audit(arguments: list[str]) -> int:
+    from experiments import _audit
+
+    name, *rest = (
+        arguments if arguments[:1] and arguments[0][:2] != "--" else [START_WITH, *arguments]
+    )
+    _known(name)
+    return _audit.main(name, load(name), rest)
+
+
 COMMANDS = {
+    "audit": audit,
     "list": list_experiments,
     "resume": resume,
     "report": report,

@@ -72,7 +72,7 @@ class Checkpoints:
         try:
             self.place.mkdir(parents=True, exist_ok=True)
             self._writer.save(self._writing.absolute(), args=item)
-        except Exception as error:  # whatever the layers below raise when a disk is full
+        except Exception as error:
             raise _unwritten(self._writing, error) from error
         self.number += 1
         self._last = time.monotonic()
@@ -107,7 +107,10 @@ class Checkpoints:
             shutil.rmtree(self.place / f"{older:06d}", ignore_errors=True)
 
 
-def _unwritten(path: Path, error: Exception) -> UserError:
+def _unwritten(path: Path, error: Exception) -> Exception:
+    """What to raise instead: the layers below raise almost anything when a disk is full."""
+    if hosts.many() and not isinstance(error, OSError) and "OS error" not in str(error):
+        return error  # not the disk: another host has died
     return UserError(
         f"cannot write the checkpoint {path}: {error}\n"
         "what the last checkpoint holds is kept: make room, and the same command goes on"
@@ -151,12 +154,23 @@ def _checksums(path: Path) -> dict[str, str]:
     return sums
 
 
+def _reader() -> Any:
+    """Orbax's reader of our items, in this process alone."""
+    import orbax.checkpoint as ocp
+
+    options = ocp.CompositeOptions(multiprocessing_options=hosts.alone())
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(composite_options=options),
+        multiprocessing_options=hosts.alone(),
+    )
+
+
 def host_of(place: Path, number: int) -> dict[str, Any]:
     """What the host knew when a checkpoint was made."""
     import orbax.checkpoint as ocp
 
     path = (place / f"{number:06d}").absolute()
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    with _reader() as reader:
         return reader.restore(path, args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
 
 
@@ -167,7 +181,7 @@ def read(place: Path, number: int) -> Checkpoint:
     host = host_of(place, number)
     path = (place / f"{number:06d}").absolute()
     kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in host["arrays"]}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    with _reader() as reader:
         item = ocp.args.Composite(slots=ocp.args.PyTreeRestore(restore_args=kinds))
         arrays = reader.restore(path, args=item).slots
     return Checkpoint(number, arrays, host)

@@ -26,6 +26,18 @@ def many() -> bool:
     return jax.process_count() > 1
 
 
+def alone() -> Any:
+    """Options by which Orbax works in this process, without a barrier that waits for others."""
+    from orbax.checkpoint.options import MultiprocessingOptions
+
+    if not many():
+        return MultiprocessingOptions()
+    me = jax.process_index()
+    return MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process {me}"
+    )
+
+
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """A tree of NumPy arrays, equal on every host, as arrays over the devices of all hosts."""
     if sharding.is_fully_addressable:

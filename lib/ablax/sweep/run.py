@@ -159,8 +159,6 @@ def _engine(run: Run, program: Program) -> Engine:
     """The compiled program, with as many slots as the memory holds."""
     if program.name in run.engines:
         return run.engines[program.name]
-    cache = run.directory.absolute() / "autotune"
-    tuned = {"xla_gpu_per_fusion_autotune_cache_dir": str(cache)}
     while True:
         slots = run.slots[program.name]
         runner = Engine(
@@ -170,8 +168,7 @@ def _engine(run: Run, program: Program) -> Engine:
             slots,
             keep=run.keep != "none",
             park=run.plan.rounds.gives == "state",
-            # The choices of the autotuner stay with the run, so that a resume repeats them.
-            compiler_options=tuned if jax.default_backend() == "gpu" else None,
+            compiler_options=autotuned(run.directory),
         )
         fitting = fitting_slots(slots, runner.bytes_per_device, memory_per_device())
         if fitting == slots:
@@ -191,6 +188,13 @@ def _engine(run: Run, program: Program) -> Engine:
     if run.plan.rounds.n > 1:
         run.engines[program.name] = runner
     return runner
+
+
+def autotuned(directory: Path) -> dict[str, Any] | None:
+    """Compiler options by which the GPU autotuner's choices stay with a run, and are repeated."""
+    if jax.default_backend() != "gpu":
+        return None
+    return {"xla_gpu_per_fusion_autotune_cache_dir": str(directory.absolute() / "autotune")}
 
 
 def _given(

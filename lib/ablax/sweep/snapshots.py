@@ -112,7 +112,8 @@ def _read(place: Path) -> tuple[list[str], dict[str, Any]]:
     import orbax.checkpoint as ocp
 
     try:
-        with ocp.PyTreeCheckpointer() as reader:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=hosts.alone())
+        with ocp.Checkpointer(handler, multiprocessing_options=hosts.alone()) as reader:
             shapes = reader.metadata(place).item_metadata.tree
             kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
             item = reader.restore(place, restore_args=kinds)
@@ -125,14 +126,9 @@ def _write(place: Path, item: Any) -> None:
     """Replace what is at `place` once the new item is whole; only this process takes part."""
     import orbax.checkpoint as ocp
 
-    options = ocp.options.MultiprocessingOptions()
-    if hosts.many():
-        options = ocp.options.MultiprocessingOptions(
-            primary_host=0, active_processes={0}, barrier_sync_key_prefix="params"
-        )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=hosts.alone())
     try:
-        with ocp.Checkpointer(handler, multiprocessing_options=options) as writer:
+        with ocp.Checkpointer(handler, multiprocessing_options=hosts.alone()) as writer:
             writer.save(_new(place), args=ocp.args.StandardSave(item), force=True)
         _settle(place)
     except Exception as error:  # whatever the layers below raise when a disk is full

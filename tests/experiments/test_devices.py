@@ -1,0 +1,94 @@
+"""Every experiment's programs on the devices that Ablax knows: no collectives, lowered for all."""
+
+import re
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from ablax.sweep import slots
+from ablax.sweep.device import (
+    Orders,
+    adopt_function,
+    final_function,
+    kept,
+    load_function,
+    segment_function,
+    training_data,
+)
+from ablax.sweep.engine import Engine
+from ablax.sweep.mesh import AXIS, LANES, mesh_of, replicated, sharded
+from ablax.sweep.plan import make_plan
+from experiments.__main__ import load, names
+
+COLLECTIVES = (
+    r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+)
+
+
+def plan_of(name):
+    module = load(name)
+    preset = module.PRESETS["smoke"]
+    return make_plan(name, module, preset.config, restarts=preset.restarts, seed=0)
+
+
+def programs():
+    """(experiment, position of the program in its plan): a plan is made where it is needed."""
+    return [
+        pytest.param((name, i), id=f"{name}-{program.name.replace(' ', '-')}")
+        for name in names()
+        for i, program in enumerate(plan_of(name).programs)
+    ]
+
+
+@pytest.fixture(params=programs(), scope="module")
+def program(request):
+    name, i = request.param
+    return plan_of(name).programs[i]
+
+
+def test_no_program_waits_for_another_device(program):
+    """Segment, which holds retirement and refill, and final evaluation, compiled for eight."""
+    runner = Engine(program.task, program.example, mesh_of(jax.devices()[:8]), LANES)
+    for compiled in (runner._segment, runner._final):
+        text = compiled.as_text()
+        assert "fusion" in text
+        assert re.findall(COLLECTIVES, text) == []
+
+
+def test_the_words_are_found_where_there_is_a_collective():
+    """Reading the scalars of all hosts is an all-gather, and a program of its own."""
+    mesh = mesh_of(jax.devices()[:8])
+    shape = jax.ShapeDtypeStruct((128, 12), np.int32, sharding=sharded(mesh))
+    gather = jax.jit(lambda x: x, out_shardings=replicated(mesh)).lower(shape).compile()
+    assert re.findall(COLLECTIVES, gather.as_text())
+
+
+def test_every_program_lowers_for_gpus_and_tpus(program):
+    """On a machine that has neither: the whole vmapped, sharded functions, ahead of time."""
+    mesh = mesh_of(jax.devices()[:8])
+    task, n = program.task, 8 * LANES
+    training = training_data(task)
+    one = jax.eval_shape(partial(slots.fill, task), program.example, training)
+
+    def rows(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tree)
+
+    held, buffer = rows(one), rows(kept(one, park=False))
+    place, fill = (jax.ShapeDtypeStruct((n,), kind) for kind in (np.int32, np.bool_))
+    orders = Orders(place, fill, rows(one.trial))
+    everything = {**training, "test": task.data["test"]}
+    functions = {
+        "segment": (segment_function(task, mesh), (held, buffer, orders, np.int32(1), training)),
+        "final": (final_function(task, mesh), (buffer, everything)),
+        "load": (load_function(mesh), (held, fill, held)),
+    }
+    if task.inherit is not None:
+        adopted = (held, fill, rows(one.trial), rows(one.best), training)
+        functions["adopt"] = (adopt_function(task, mesh), adopted)
+    for function, arguments in functions.values():
+        exported = jax.export.export(jax.jit(function), platforms=("cuda", "tpu"))(*arguments)
+        assert exported.platforms == ("cuda", "tpu")
+        assert "stablehlo" in exported.mlir_module()
+        assert AXIS in exported.mlir_module()
