@@ -6,6 +6,7 @@ of slots, and without any vmap. Where Ablax promises equal bits, other bits are 
 it promises none, the largest deviation is printed.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from ablax.sweep.store import read_parquet
 from ablax.task import Trial
 from experiments.bench.tables import table
 
+LAUNCH = Path(__file__).parents[1] / "launch.sh"
 Numbers = dict[str, np.ndarray]  # all that is known of one trial in the end
 
 
@@ -305,7 +307,7 @@ def by_processes(name: str, flags: Flags, scratch: Path) -> Finding:
         command = [name, "--preset", flags.preset, "--seed", str(flags.seed)]
         command += ["--slots", str(LANES), "--out", str(out), "--processes", str(processes)]
         ended = subprocess.run(
-            [sys.executable, "-m", "experiments", *command],
+            [str(LAUNCH), *command], env=os.environ | {"ABLAX_PYTHON": sys.executable},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if ended.returncode:

@@ -30,6 +30,7 @@ from ablax.sweep.provenance import command_line
 from ablax.sweep.store import Store, write_json
 from experiments.bench.tables import table
 
+LAUNCH = Path(__file__).parents[2] / "launch.sh"
 PHASES = ("compile", "segment", "refill", "checkpoint", "report")
 STUDY = ("regularization", "--l2", "0", "1e-4", "1e-3", "--dropout-rate", "0", "0.5")
 STUDY += ("--keep", "best")
@@ -125,10 +126,13 @@ def _phase(number: int, kills: int) -> str:
 
 
 def _launch(command: list[str], cache: Path, log: Path) -> subprocess.Popen:
-    environ = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute())}
+    environ = os.environ | {
+        "ABLAX_PYTHON": sys.executable,
+        "JAX_COMPILATION_CACHE_DIR": str(cache.absolute()),
+    }
     with log.open("w") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments", *command],
+            [str(LAUNCH), *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=environ,
