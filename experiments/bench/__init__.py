@@ -3,6 +3,7 @@
 BENCHES: dict[str, str] = {
     "sweep": "trials per minute of a sweep: Ablax, one JAX trial at a time, PyTorch, scikit-learn",
     "kill": "SIGKILL at random moments of a study, and whether it ends with the same bytes",
+    "checkpoint": "what checkpoints cost a study, and how soon a resume trains",
     "scale": "100,000 tiny networks as one study: time, memory of the host, size of the tables",
     "gpu": "networks per second on a GPU: Ablax, a PyTorch loop, PyTorch's vmapped ensemble",
 }

@@ -125,7 +125,8 @@ def _phase(number: int, kills: int) -> str:
     return "report" if number >= kills - last else PHASES[number % (len(PHASES) - 1)]
 
 
-def _launch(command: list[str], cache: Path, log: Path) -> subprocess.Popen:
+def start(command: list[str], cache: Path, log: Path) -> subprocess.Popen:
+    """A launch in the background, that says what it says to a log."""
     environ = os.environ | {
         "ABLAX_PYTHON": sys.executable,
         "JAX_COMPILATION_CACHE_DIR": str(cache.absolute()),
@@ -143,7 +144,7 @@ def _launch(command: list[str], cache: Path, log: Path) -> subprocess.Popen:
 def finish(command: list[str], cache: Path) -> None:
     """Launch and wait."""
     log = cache.with_name("finish.log")
-    status = _launch(command, cache, log).wait()
+    status = start(command, cache, log).wait()
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
 
@@ -154,14 +155,14 @@ def kill_once(
     """Launch, wait for a moment of the phase, kill all of its processes."""
     log = cache.with_name("killed.log")
     moment, spread = _moments(directory, log)[phase]
-    before = _writing(directory)
+    before = writing(directory)
     started = time.perf_counter()
-    process = _launch(command, cache, log)
+    process = start(command, cache, log)
     first: float | None = None
     at: float | None = None
     while process.poll() is None:
         now = time.perf_counter() - started
-        if first is None and _writing(directory) - before:
+        if first is None and writing(directory) - before:
             first = now
         if at is None and moment():
             at = now + rng.uniform(0, spread)
@@ -174,7 +175,7 @@ def kill_once(
     status = process.wait()
     if status not in (0, -signal.SIGKILL):  # 0: it was quicker
         raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
-    checkpoints = len([p for p in _writing(directory) if p.isdigit()])
+    checkpoints = len([p for p in writing(directory) if p.isdigit()])
     seconds = time.perf_counter() - started
     finished = len(Store(directory).finished()) if directory.exists() else 0
     return Kill(phase if status else "ended", seconds, finished, checkpoints, first)
@@ -183,7 +184,7 @@ def kill_once(
 def _moments(directory: Path, log: Path) -> dict[str, tuple[Callable[[], bool], float]]:
     """{phase: (whether it has begun, seconds over which to spread the kill)}."""
     parts = {path.name for path in directory.glob("parts/trials-*")}
-    written = _writing(directory)
+    written = writing(directory)
 
     def says(word: str) -> bool:
         return log.exists() and word in log.read_text()
@@ -192,12 +193,13 @@ def _moments(directory: Path, log: Path) -> dict[str, tuple[Callable[[], bool], 
         "compile": (lambda: says("data "), 4.0),  # the plan's last line
         "segment": (lambda: says("compiled "), 3.0),
         "refill": (lambda: bool({p.name for p in directory.glob("parts/trials-*")} - parts), 0.1),
-        "checkpoint": (lambda: any("tmp" in p for p in _writing(directory) - written), 0.2),
+        "checkpoint": (lambda: any("tmp" in p for p in writing(directory) - written), 0.2),
         "report": (lambda: (directory / "trials.parquet").exists() and says("data "), 3.0),
     }
 
 
-def _writing(directory: Path) -> set[str]:
+def writing(directory: Path) -> set[str]:
+    """Checkpoints that are there, or are being written."""
     return {path.name for path in directory.glob("checkpoints/*")}
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from ablax import flags
 from ablax.data import load, split
-from ablax.sweep import snapshots, study
+from ablax.sweep import run as launched
+from ablax.sweep import snapshots
 from ablax.sweep.engine import Engine
 from ablax.sweep.mesh import mesh_of
 from ablax.sweep.plan import make_plan
@@ -47,7 +48,9 @@ def launch(out: Path, *typed: object) -> Path:
     words = ["regularization", *map(str, typed), "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["experiments", *words])
-        patch.setattr(study, "mesh_of", lambda: mesh_of(jax.devices()[:2]))  # what two cores have
+        patch.setattr(
+            launched, "mesh_of", lambda: mesh_of(jax.devices()[:2])
+        )  # what two cores have
         assert main(words) == 0
     return out
 
@@ -186,6 +189,32 @@ def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
     assert report == f"report {smoke / 'report' / 'report.html'}"
 
 
+def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
+    """42 points to step 40, 14 to step 80, … : see the plan; claims without points say so."""
+    out = launch(tmp_path / "run", "--preset", "smoke", "--halving", "3")
+    printed = capsys.readouterr().out
+    assert re.search(r"rounds +3 \(halving by 3\): 42 points to step 40, 14 points to step 80, "
+                     r"5 points to step 200", printed)  # fmt: skip
+    rows = trials_of(out)
+    assert rows.groupby("round").size().tolist() == [42 * 3, 14 * 3, 5 * 3]
+    last = rows[rows["round"] == 2].set_index(["point", "restart"])
+    full = trials.set_index(["point", "restart"]).loc[last.index]
+    for name in ("status", "steps", "best_step", "valid/loss", "test/accuracy", "l2_norm"):
+        assert last[name].tolist() == full[name].tolist(), name
+    report = out / "report"
+    csv = pd.read_csv(report / "table.csv")
+    assert set(csv["point"]) == set(rows.loc[rows["round"] == 2, "point"])
+    assert len(csv) == 5
+    for name in ("report.html", "report.md"):
+        assert "Successive halving: 42 points (126 trials)" in (report / name).read_text()
+    assert {"strength.png", "complexity.png", "weights.png"} <= {p.name for p in report.iterdir()}
+    claims = json.loads((report / "claims.json").read_text())
+    lacking = [c for c in claims if c["evidence"] == "the study lacks the points"]
+    assert lacking
+    assert {(c["verdict"], c["effect"]) for c in lacking} == {("inconclusive", None)}
+    assert not (out / "parts").exists()
+
+
 def test_report_alone_writes_the_same_again(smoke, capsys):
     before = {path: path.read_bytes() for path in (smoke / "report").iterdir()}
     for path in before:
@@ -203,7 +232,7 @@ def test_the_default_study_is_as_large_as_promised():
     )
     assert len(plan.points) >= 16
     assert plan.restarts >= 16
-    assert len(plan.trials) == len(plan.points) * plan.restarts >= 256
+    assert len(plan.trials()) == len(plan.points) * plan.restarts >= 256
     assert all(point.config.steps <= 2000 for point in plan.points)
     assert all(point.config.patience < 100 for point in plan.points), "early stopping is on"
     assert len(plan.programs) == 2, "one for the linear model, one for the mlp"

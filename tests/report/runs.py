@@ -28,6 +28,44 @@ def trial(of: dict[str, Any], restart: int, **values: Any) -> dict[str, Any]:
     return row | {metrics.get(name, name): value for name, value in values.items()}
 
 
+RUNGS = (10, 30, 90)
+"""Where the rounds of `halved` end."""
+
+
+def halved(
+    directory: Path,
+    points: Sequence[Sequence[dict[str, Any]]],
+    *,
+    restarts: int = 2,
+    values: dict[str, dict[str, Any]] | None = None,
+    **study: Any,
+) -> Table:
+    """The run directory of a halved study: these points in each round, one evaluation a rung.
+
+    Args:
+        directory: where to.
+        points: those of each round.
+        restarts: of every point.
+        values: {point: its columns}, in every round.
+        **study: of study.json.
+    """
+    rows, curves = [], []
+    for number, trained in enumerate(points):
+        for of in trained:
+            for r in range(restarts):
+                name = f"{of['name']}/{r}"
+                parent = f"{name}/{number - 1}" if number else None
+                row = trial(of, r, trial=f"{name}/{number}", round=number, parent=parent)
+                rows.append(row | {"steps": RUNGS[number]} | (values or {}).get(of["name"], {}))
+                loss = 1.0 - 0.1 * number + 0.01 * r
+                curves.append({"trial": row["trial"], "step": RUNGS[number], "valid/loss": loss})
+    directory.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(curves).to_parquet(directory / "curves.parquet")
+    every = list({of["name"]: of for trained in points for of in trained}.values())
+    said = {"rounds": {"n": len(points), "gives": "state"}, "trials": len(rows)} | study
+    return write(directory, every, rows, **said)
+
+
 def write(
     directory: Path,
     points: Sequence[dict[str, Any]],

@@ -11,7 +11,7 @@ import pytest
 from ablax.report import figures, page
 from ablax.report.claims import Claim, Evidence
 from ablax.report.statistics import Interval
-from tests.report.runs import SPLITS, point, trial, write
+from tests.report.runs import SPLITS, halved, point, trial, write
 
 EVIL = '<script>alert("1")</script> & 5% of $x_1 | {y} #1 ~^\\'
 BASE, L2 = point("base", "baseline"), point("l2=0.1", "L2", l2=0.1)
@@ -216,3 +216,52 @@ def test_equal_studies_have_equal_reports(tmp_path):
     )
     assert first == second
     assert {"one.png", "one.svg"} <= set(first)
+
+
+HALVED = (
+    "Successive halving: 3 points (6 trials) to step 10, then 2 points (4 trials) to step 30, then "
+    "1 points (2 trials) to step 90. The table, the figures and the claims are of the points of "
+    "the last round; the others stopped where they were dropped."
+)
+
+
+def test_a_halved_study_says_what_it_dropped(tmp_path):
+    other = point("max_norm=1", "max-norm", max_norm=1.0)
+    table = halved(tmp_path, [[BASE, L2, other], [BASE, L2], [L2]])
+    assert page.rungs_in_words(table) == HALVED
+    read = Reader(build(table, claims=()).read_text())
+    html = " ".join("".join(read.words).split())
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert HALVED in html
+    assert HALVED in markdown
+    assert "not finished" not in html + markdown
+    for text in (markdown, (tmp_path / "report" / "table.tex").read_text()):
+        assert "max-norm" not in text
+    assert list(pd.read_csv(tmp_path / "report" / "table.csv")["point"]) == ["l2=0.1"]
+    build(two_points(tmp_path / "whole"))
+    for name in ("report.html", "report.md"):
+        assert "halving" not in (tmp_path / "whole" / "report" / name).read_text()
+
+
+def test_a_halved_study_that_is_not_finished_says_both(tmp_path):
+    build(halved(tmp_path, [[BASE, L2]], trials=9), claims=())
+    for file in ("report.html", "report.md"):
+        text = (tmp_path / "report" / file).read_text()
+        assert "5 of 9 trials have not finished" in text
+        assert "Successive halving: 2 points (4 trials) to step 10." in text
+
+
+def test_what_changed_while_the_study_lasted_is_said(tmp_path):
+    marks = ["JAX version: 0.1, now 0.2 (from 12 finished trials on)", EVIL]
+    html = build(two_points(tmp_path, marks=marks)).read_text()
+    read = Reader(html)
+    assert "Changed while the study lasted" in html
+    assert "script" not in read.tags
+    assert all(mark in read.words for mark in marks)
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert "Changed while the study lasted:\n\n" in markdown
+    assert all(f"\n- {mark}\n" in markdown for mark in marks)
+    for name, study in (("none", {"marks": []}), ("old", {})):
+        build(two_points(tmp_path / name, **study))
+        for file in ("report.html", "report.md"):
+            assert "Changed while" not in (tmp_path / name / "report" / file).read_text()

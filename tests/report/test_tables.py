@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from ablax.errors import UserError
-from ablax.report.tables import Table
-from tests.report.runs import point, trial, write
+from ablax.report.tables import Rung, Table
+from tests.report.runs import halved, point, trial, write
 
 BASE = point("base", "baseline")
 WEAK = point("l2=0.1", "L2", l2=0.1)
@@ -221,3 +221,77 @@ def test_a_damaged_table_is_refused(table, tmp_path):
     (tmp_path / "trials.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"cannot read .*trials\.parquet"):
         Table(tmp_path)
+
+
+# Studies of rounds
+
+
+def test_a_halved_study_is_its_last_round(tmp_path):
+    """A point that was dropped is in no row, however good it looks."""
+    values = {"l2=1": {"valid/loss": 0.0, "test/accuracy": 1.0}, "l2=0.1": {"valid/loss": 0.4}}
+    table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [BASE, WEAK]], values=values)
+    assert list(table.settings) == ["base", "l2=0.1"]
+    assert table.best() == table.selected(list(table.settings)) == "l2=0.1"
+    assert [c.point for c in table.comparisons()] == ["l2=0.1"]
+    summary = table.summary()
+    assert list(summary["point"]) == ["base", "l2=0.1"]
+    assert list(summary["n"]) == [2, 2], "each trial once, not once a round"
+    assert list(summary["steps"]) == [90, 90]
+    assert len(table.trials) == 4
+    assert table.n_finished == 2 * (5 + 3 + 2), "what dropped points cost is counted"
+    assert table.measures() == ["l2_norm"], "neither round nor parent is one"
+
+
+def test_rungs_say_what_each_round_trained(tmp_path):
+    table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [WEAK]], restarts=3)
+    assert table.rungs == [Rung(5, 15, 10), Rung(3, 9, 30), Rung(1, 3, 90)]
+    assert write(tmp_path / "whole", POINTS, random_trials()).rungs == []
+
+
+def test_curves_of_a_halved_study_are_of_whole_trajectories(tmp_path):
+    table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [WEAK, BASE]])
+    assert set(table.curves["trial"]) == set(table.trials["trial"])
+    assert table.curves["step"].tolist() == [10, 30, 90] * 4
+    for trial_, curve in table.curves.groupby("trial"):
+        restart = int(trial_.split("/")[1])
+        expected = [1.0 + 0.01 * restart, 0.9 + 0.01 * restart, 0.8 + 0.01 * restart]
+        assert curve["valid/loss"].tolist() == pytest.approx(expected, abs=0)
+    of_base = table.curves[table.curves["trial"].isin(table.of("base")["trial"])]
+    assert not of_base.duplicated(["trial", "step"]).any()
+
+
+def test_a_halved_study_that_has_only_begun_is_its_first_round(tmp_path):
+    table = halved(tmp_path, [POINTS], rounds={"n": 3, "gives": "state"}, trials=18)
+    assert list(table.settings) == [p["name"] for p in POINTS]
+    assert table.rungs == [Rung(5, 10, 10)]
+    assert table.curves["step"].tolist() == [10] * 10
+
+
+def test_children_of_snapshots_stand_beside_their_parents(tmp_path):
+    rounds = {"n": 2, "gives": "snapshot"}
+    table = halved(tmp_path, [[BASE, LINEAR], [WEAK]], rounds=rounds)
+    assert list(table.settings) == ["base", "linear", "l2=0.1"]
+    assert table.rungs == []
+    assert len(table.curves) == 6
+
+
+def test_a_halved_study_without_curves(tmp_path):
+    """Where every trial diverges before the first evaluation there are none."""
+    halved(tmp_path, [POINTS, [BASE, WEAK], [BASE]])
+    (tmp_path / "curves.parquet").unlink()
+    table = Table(tmp_path)
+    assert list(table.settings) == ["base"]
+    assert table.curves.empty
+
+
+def test_strengths_of_a_method_are_one_row_without_their_baseline_too(tmp_path):
+    """Halving may drop the baseline: what validation selects is still one strength a method."""
+    values = {"l2=0.1": {"valid/loss": 0.2}, "l2=1": {"valid/loss": 0.6}}
+    table = halved(tmp_path, [POINTS, [WEAK, STRONG]], values=values)
+    assert list(table.groups().values()) == [["l2=0.1", "l2=1"]]
+
+
+def test_a_baseline_that_was_dropped_is_not_replaced_by_another_models(tmp_path):
+    table = halved(tmp_path, [POINTS, [WEAK, LINEAR, LINEAR_L2]])
+    assert table.baseline("linear l2=0.1") == "linear"
+    assert table.baseline("l2=0.1") is None

@@ -11,7 +11,9 @@ import pytest
 
 from ablax.metrics import Metric
 from ablax.sweep import device, engine
-from experiments import regularization
+from ablax.sweep.engine import Engine, Inherited
+from ablax.sweep.mesh import mesh_of
+from ablax.sweep.slots import Status
 from tests.sweep.toys import SHORT, compilations, engine_of, network, quadratic, run, scripted
 
 NET = replace(SHORT, steps=24, eval_every=8, patience=1.0, learning_rate=0.1, width=6)
@@ -303,20 +305,257 @@ def test_the_segment_is_never_given_the_test_split():
         assert a.bits() == b.bits()
 
 
+# Trials that end early, go on, or start from a parent
+
+
+def decaying(**changes):
+    """A trial whose rate falls to 0 at its last step: it sees `steps`, not where it ends."""
+    task = quadratic()
+
+    def step(state, trial, data):
+        share = 1.0 - trial.step.astype(jnp.float32) / trial.steps.astype(jnp.float32)
+        hparams = dataclasses.replace(
+            trial.hparams, learning_rate=trial.hparams.learning_rate * share
+        )
+        return task.step(state, dataclasses.replace(trial, hparams=hparams), data)
+
+    return dataclasses.replace(task, step=step, **changes)
+
+
+def inheriting():
+    """Children start at twice their parent's snapshot, moved by their own restart."""
+
+    def inherit(trial, data, variables):
+        assert "test" not in data
+        return {"x": variables["x"] * 2.0 + trial.restart.astype(jnp.float32)}
+
+    return dataclasses.replace(quadratic(), inherit=inherit)
+
+
+def parking(task, setting=SHORT, devices=1, slots=16):
+    example = engine.take(engine.trials_of([setting], [0], 0), 0)
+    mesh = mesh_of(jax.devices()[:devices])
+    return Engine(task, example, mesh, slots, keep=True, park=True)
+
+
+@pytest.fixture(scope="module")
+def parked_nets():
+    return parking(network(NET), NET)
+
+
+@pytest.fixture(scope="module")
+def decayed():
+    return parking(decaying())
+
+
+def parked(runner, configs, restarts, until, interval=10):
+    """{position: its whole slot, on the host} of trials that ended at `until`."""
+    trials, found = engine.trials_of(configs, restarts, 0, until), {}
+    for boundary in runner.run(trials, interval):
+        if (ended := boundary.finished) is not None:
+            rows = {int(i): engine.take(ended.parked, row) for row, i in enumerate(ended.index)}
+            assert not found.keys() & rows.keys()
+            found |= rows
+    return found
+
+
+def continued(slot, config, until):
+    """The slot of a trial that goes on to `until`; one that stopped or diverged has ended."""
+    child = engine.take(engine.trials_of([config], [0], 0, [until]), 0)
+    child = dataclasses.replace(child, restart=slot.trial.restart, step=slot.trial.step)
+    status = Status.RUNNING if slot.status == Status.DONE else slot.status
+    return slot._replace(trial=child, status=np.int32(status))
+
+
+def in_the_slots(runner):
+    """{position: its slot, on the host} of the trials that a run left at a boundary."""
+    slots = jax.device_get(runner.slots)
+    return {int(i): engine.take(slots, at) for at, i in enumerate(runner.holds) if i >= 0}
+
+
+def words(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def after(outcome, step):
+    """An outcome as a trial has it that was given its state at `step`."""
+    curve = [(at, values) for at, values in outcome.curve if at > step]
+    return dataclasses.replace(outcome, curve=curve).bits()
+
+
+def test_a_trial_that_ends_early_made_the_first_steps_of_the_whole_one(decayed):
+    """Its schedule still sees the horizon: its state is the whole one's at that step."""
+    configs = [replace(SHORT, noise=0.1 * i, learning_rate=0.9) for i in range(16)]
+    asked = iter((False, True))
+    run(decayed, configs, range(16), stop=lambda: next(asked))  # leaves them at step 20
+    halfway = in_the_slots(decayed)
+    whole = run(decayed, configs, range(16))
+    early = run(decayed, configs, range(16), until=[20] * 16)
+    slots = parked(decayed, configs, range(16), [20] * 16)
+    assert len(halfway) == len(early) == len(slots) == 16
+    for i, outcome in early.items():
+        assert (outcome.status, outcome.steps) == ("DONE", 20)
+        curve = dataclasses.replace(outcome, curve=whole[i].curve[:2])
+        assert outcome.bits() == curve.bits()
+        for part in ("state", "best", "watch"):
+            assert words(getattr(slots[i], part)) == words(getattr(halfway[i], part)), part
+        assert words(slots[i].best) == words(outcome.snapshot)
+        assert (slots[i].trial.steps, slots[i].trial.until) == (30, 20)
+    between = run(decayed, configs[:1], [0], until=[15])[0]  # no evaluation ends there
+    assert (between.steps, [step for step, _ in between.curve]) == (15, [10, 15])
+    short = run(decayed, [replace(c, steps=20) for c in configs], range(16))
+    assert short[0].curve != early[0].curve, "a horizon of 20 is another schedule"
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_parked_trials_go_on_to_the_same_bits(nets, parked_nets, devices):
+    """Ended ones among them, more than slots, in other slots, between fresh ones."""
+    configs, restarts = grid_of_nets(40)
+    whole = run(nets, configs, restarts, interval=8)
+    until = [min(8 * (1 + i % 2), config.steps) for i, config in enumerate(configs)]
+    slots = parked(parked_nets, configs, restarts, until, interval=8)
+    assert {Status(s.status).name for s in slots.values()} == {"DONE", "STOPPED", "DIVERGED"}
+    order = np.random.default_rng(1).permutation(40).tolist()
+    fresh = set(order[::4])
+    given = {
+        position: continued(slots[i], configs[i], configs[i].steps)
+        for position, i in enumerate(order)
+        if i not in fresh
+    }
+    assert len(given) == 30
+    runner = parked_nets if devices == 1 else parking(network(NET), NET, devices=devices)
+    before = dataclasses.replace(runner.statistics)
+    ended = run(
+        runner, [configs[i] for i in order], [restarts[i] for i in order], interval=8, given=given
+    )
+    assert list(ended) == list(range(40))
+    for position, i in enumerate(order):
+        start = int(slots[i].trial.step) if position in given else 0
+        assert ended[position].bits() == after(whole[i], start), i
+    made = runner.statistics.busy_steps - before.busy_steps
+    starts = sum(int(given[position].trial.step) for position in given)
+    assert made == sum(outcome.steps for outcome in ended.values()) - starts
+    assert runner.statistics.lane_steps == runner.statistics.segments * runner.n_slots * 8
+    assert 0 <= runner.statistics.share_busy() <= 1
+
+
+def test_a_trial_may_end_and_go_on_several_times(decayed):
+    configs = [replace(SHORT, noise=0.3, steps=50, patience=[2.0, np.inf][i % 2]) for i in range(9)]
+    whole = run(decayed, configs, range(9))
+    slots = parked(decayed, configs, range(9), [10] * 9)
+    for until in (20, 40, 50):
+        trials = engine.trials_of(configs, range(9), 0, [until] * 9)
+        given = {i: continued(slot, configs[i], until) for i, slot in slots.items()}
+        assert all(words(given[i].best) == words(slots[i].best) for i in slots)
+        (ended,) = [b.finished for b in decayed.run(trials, 10, given=given) if b.finished]
+        slots = {int(i): engine.take(ended.parked, row) for row, i in enumerate(ended.index)}
+    for i, outcome in whole.items():
+        row = ended.index.tolist().index(i)
+        assert Status(ended.status[row]).name == outcome.status
+        assert (ended.steps[row], ended.best_step[row]) == (outcome.steps, outcome.best_step)
+        assert words(engine.take(ended.measured, row)) == words(outcome.measured)
+        assert words(slots[i].best) == words(outcome.snapshot)
+    assert {outcome.status for outcome in whole.values()} == {"DONE", "STOPPED"}
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_trial_starts_from_what_its_parent_left(devices):
+    """40 children, each of its own parent, between fresh trials."""
+    runner = engine_of(inheriting(), devices=devices)
+    left = {i: {"x": np.float32([i, -i, 0.5])} for i in range(60) if i % 3}
+    configs = [replace(SHORT, learning_rate=0.0)] * 60
+    ended = run(runner, configs, range(60), given={i: Inherited(v) for i, v in left.items()})
+    fresh = run(runner, configs, range(60))
+    assert len(left) == 40
+    assert list(ended) == list(range(60))
+    for i, outcome in ended.items():
+        if i not in left:
+            assert outcome.bits() == fresh[i].bits()
+            continue
+        np.testing.assert_array_equal(outcome.snapshot["x"], 2 * left[i]["x"] + np.float32(i))
+        assert (outcome.status, outcome.steps, outcome.best_step) == ("DONE", 30, 10)
+        assert [step for step, _ in outcome.curve] == [10, 20, 30]
+
+
+def test_a_child_draws_its_own_numbers_and_may_diverge():
+    runner = engine_of(inheriting())
+    left = Inherited({"x": np.float32([1, 2, 3])})
+    configs = [replace(SHORT, noise=0.5), replace(SHORT, learning_rate=np.inf)] * 2
+    ended = run(runner, configs, [0, 0, 1, 1], given=dict.fromkeys(range(4), left))
+    assert [o.status for o in ended.values()] == ["DONE", "DIVERGED"] * 2
+    np.testing.assert_array_equal(ended[3].snapshot["x"], np.float32([3, 5, 7]))
+    assert ended[0].curve != ended[2].curve
+    alone = run(runner, configs[2:3], [1], given={0: left})
+    assert alone[0].bits() == ended[2].bits()
+
+
+@pytest.fixture(scope="module")
+def others():
+    """New engines, which never held what they are given."""
+    return [engine_of(network(NET), NET, devices=devices) for devices in (1, 8)]
+
+
+@pytest.mark.parametrize("boundary", [1, 2, 4, 6])
+def test_what_a_run_left_in_the_slots_goes_on_anywhere(nets, others, boundary):
+    """Trials in every state: running, ended and not yet retired, and those that wait."""
+    configs, restarts = grid_of_nets(40)
+    whole = run(nets, configs, restarts, interval=8)
+    asked = iter(range(1, 1000))
+    stopped = run(nets, configs, restarts, interval=8, stop=lambda: next(asked) == boundary)
+    assert {i: o.bits() for i, o in stopped.items()} == {i: whole[i].bits() for i in stopped}
+    held = in_the_slots(nets)
+    assert held
+    assert not held.keys() & stopped.keys()
+    left = [i for i in range(40) if i not in stopped]
+    given = {at: held[i] for at, i in enumerate(left) if i in held}
+    for runner in others:
+        ended = run(
+            runner, [configs[i] for i in left], [restarts[i] for i in left],
+            interval=8, given=given,
+        )  # fmt: skip
+        assert list(ended) == list(range(len(left)))
+        for at, i in enumerate(left):
+            start = int(held[i].trial.step) if i in held else 0
+            assert ended[at].bits() == after(whole[i], start), (i, runner.n_slots)
+
+
+def test_load_and_adopt_are_compiled_once_and_only_if_used():
+    runner = parking(inheriting())
+    left = Inherited({"x": np.float32([1, 2, 3])})
+    slots = parked(runner, [SHORT] * 20, range(20), [10] * 20)
+    going = {i: continued(slot, SHORT, 30) for i, slot in slots.items()}
+    assert set(runner.statistics.compile_seconds) == {"segment", "final"}
+    for given, name in ((going, "load"), ({3: left}, "adopt")):
+        with compilations() as made:
+            run(runner, [SHORT] * 20, range(20), given=given)
+        assert len(made) == 1
+        assert list(runner.statistics.compile_seconds)[-1] == name
+        assert runner.statistics.compile_seconds[name] > 0
+        assert runner.statistics.memory_bytes[name] > 0
+    with compilations() as made:
+        run(runner, [SHORT] * 40, range(40), given=going | dict.fromkeys(range(30, 40), left))
+        run(runner, [SHORT] * 20, range(20))
+    assert made == []
+    assert set(runner.statistics.compile_seconds) == {"segment", "final", "load", "adopt"}
+
+
 # Devices
 
 
-def test_no_collectives_on_eight_devices():
-    """The smoke task of the regularization experiment, compiled for eight devices."""
-    setting = regularization.PRESETS["smoke"].config
-    runner = engine_of(regularization.task(setting), setting, devices=8)
-    words = (
-        r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
-    )
-    for compiled in (runner._segment, runner._final):
-        text = compiled.as_text()
-        assert "fusion" in text
-        assert re.findall(words, text) == []
+COLLECTIVES = (
+    r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+)
+
+
+def test_no_collectives_in_what_puts_trials_back():
+    runner = engine_of(inheriting(), devices=8)
+    run(runner, [SHORT], [0], stop=lambda: True)
+    (slot,) = in_the_slots(runner).values()
+    given = {0: slot, 1: Inherited({"x": np.zeros(3, np.float32)})}
+    run(runner, [SHORT] * 2, range(2), given=given)
+    assert set(runner._compiled) == {"load", "adopt"}
+    for compiled in runner._compiled.values():
+        assert re.findall(COLLECTIVES, compiled.as_text()) == []
 
 
 # What is kept

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ablax.errors import UserError
+from ablax.sweep import claim
 from ablax.sweep import store as module
+from ablax.sweep.lock import locked
 from ablax.sweep.store import Store, read_array, read_parquet, write_json, write_parquet
 
 IDS = [f"trial{i}" for i in range(7)]
@@ -265,3 +268,366 @@ def test_a_column_of_none_joins_one_of_numbers(tmp_path):
 def test_parquet_carries_no_pandas_metadata(tmp_path):
     write_parquet(tmp_path / "t.parquet", trial_rows(IDS))
     assert not pq.read_schema(tmp_path / "t.parquet").metadata
+
+
+# Rewound
+
+
+def test_rewinding_drops_parts_and_numbers_on_from_there(tmp_path):
+    store = Store(tmp_path)
+    for ids in (IDS[:2], IDS[2:4]):
+        store.append("curves", curve_rows(ids))
+        store.append_array("first_layer", ids, array_of(ids))
+        store.append("trials", trial_rows(ids))
+    position = store.position
+    before = contents(tmp_path)
+    store.append("curves", curve_rows(IDS[4:]))
+    store.append_array("first_layer", IDS[4:], array_of(IDS[4:]))
+    store.append_array("second_layer", IDS[4:], array_of(IDS[4:]))
+    store.append_tree("params.toy", IDS[4:], {"x": np.zeros(3)})
+    store.append("trials", trial_rows(IDS[4:]))
+    after = Store(tmp_path)
+    assert after.position == store.position == position + 5
+    after.rewind(position)
+    assert contents(tmp_path) == before
+    assert (after.position, Store(tmp_path).position) == (position, position)
+    after.append("trials", trial_rows(IDS[4:5]))
+    assert after.position == position + 1
+    assert Store(tmp_path).finished() == set(IDS[:5])
+    after.rewind(0)
+    assert (Store(tmp_path).finished(), after.position) == (set(), 0)
+
+
+def test_rewinding_leaves_what_was_compacted(tmp_path):
+    fill(tmp_path, [IDS[:3]])
+    before = contents(tmp_path)
+    store = Store(tmp_path)
+    store.append("trials", trial_rows(IDS[3:]))
+    store.rewind(0)
+    assert contents(tmp_path) == before
+
+
+def test_rewinding_keeps_the_trees_of_compacted_trials_alone(tmp_path):
+    """A snapshot is merged later than its row is compacted; without it the row would be lost."""
+    store = Store(tmp_path)
+    for ids in (IDS[:2], IDS[2:4], IDS[4:]):
+        store.append_tree("params.toy", ids, {"x": array_of(ids)})
+        store.append("trials", trial_rows(ids))
+        if ids == IDS[2:4]:
+            store.compact(labels(IDS), complete=False)
+    assert [trials for trials, _ in store.read_trees("params.toy")] == [IDS[:2], IDS[2:4], IDS[4:]]
+    store.rewind(1)
+    assert [trials for trials, _ in Store(tmp_path).read_trees("params.toy")] == [
+        IDS[:2], IDS[2:4],
+    ]  # fmt: skip
+    store.append_tree("params.other", IDS, {"x": array_of(IDS)})
+    store.rewind(1)  # holds compacted trials, and others
+    assert not store.has("params.other")
+
+
+def test_what_comes_after_a_rewind_overwrites_no_tree(tmp_path):
+    """A killed launch, `report`, and a launch from the checkpoint before: four snapshots."""
+    store = Store(tmp_path)
+    position = store.position
+    for ids in (IDS[:1], IDS[1:2]):
+        store.append_tree("params.toy", ids, {"x": array_of(ids)})
+        store.append("trials", trial_rows(ids))
+    store.compact(labels(IDS), complete=False)
+    store.rewind(position)
+    for ids in (IDS[2:3], IDS[3:4]):
+        store.append_tree("params.toy", ids, {"x": array_of(ids)})
+        store.append("trials", trial_rows(ids))
+    found = sorted(trial for trials, _ in store.read_trees("params.toy") for trial in trials)
+    assert found == IDS[:4]
+
+
+# Trees
+
+BITS = np.array([0x7FC0BEEF, 0x80000000, 0x7F800000, 1], np.uint32).view(np.float32)
+TREE = {
+    "hidden_0": {"weight": np.tile(BITS, (2, 3, 1)), "bias": np.zeros((2, 0), np.float32)},
+    "counts": {"a": {"b": np.array([2**31 - 1, -1], np.int32)}},
+    "key": np.array([[2**32 - 1, 0], [1, 2]], np.uint32),
+    "mask": np.array([True, False]),
+    "small": np.array([-128, 127], np.int8),
+    "half": np.array([np.nan, -0.0], np.float16),
+}
+
+
+def leaves(tree, prefix=()):
+    """{path: (dtype, shape, bytes)}."""
+    found = {}
+    for name, value in tree.items():
+        path = (*prefix, name)
+        if isinstance(value, dict):
+            found |= leaves(value, path)
+        else:
+            found[path] = (value.dtype, value.shape, value.tobytes())
+    return found
+
+
+def test_trees_come_back_nested_and_with_their_bits(tmp_path):
+    store = Store(tmp_path)
+    store.append_tree("params.toy", IDS[:2], TREE)
+    store.append("trials", trial_rows(IDS[:2]))
+    store.append_tree("params.toy-2", IDS[2:4], {"trial": TREE["key"]})
+    store.append_tree("params.toy", IDS[4:6], TREE)
+    first, second = Store(tmp_path).read_trees("params.toy")
+    assert (first[0], second[0]) == (IDS[:2], IDS[4:6])
+    assert leaves(first[1]) == leaves(second[1]) == leaves(TREE)
+    ((ids, tree),) = Store(tmp_path).read_trees("params.toy-2")
+    assert (ids, leaves(tree)) == (IDS[2:4], leaves({"trial": TREE["key"]}))
+    assert list(Store(tmp_path).read_trees("absent")) == []
+    store.drop("params.toy")
+    assert not store.has("params.toy")
+    assert store.has("params.toy-2")
+    assert store.finished() == set(IDS[:2])
+
+
+def test_trees_are_never_pickled(tmp_path):
+    objects = {"x": np.array([{"a": 1}, None], object)}
+    with pytest.raises(ValueError, match="allow_pickle"):
+        Store(tmp_path).append_tree("params.toy", IDS[:2], objects)
+    place = tmp_path / "parts" / "params.toy-000000.npz"
+    np.savez(place, trial=np.array(IDS[:2]), **{"tree/x": objects["x"]})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        list(Store(tmp_path).read_trees("params.toy"))
+
+
+def test_a_full_disk_leaves_no_half_tree(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    monkeypatch.setattr(module.np, "savez", full_disk)
+    with pytest.raises(UserError, match=r"cannot write .*npz: No space left"):
+        store.append_tree("params.toy", IDS[:1], {"x": np.zeros((1, 2))})
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+# Forgotten
+
+
+@pytest.mark.parametrize("compacted", [[], IDS[:4], IDS])
+def test_forgotten_trials_are_trained_again(tmp_path, compacted):
+    whole = fill(tmp_path / "whole", [IDS])
+    fill(tmp_path / "run", [compacted] if compacted else [])
+    store = Store(tmp_path / "run")
+    later = [i for i in IDS if i not in compacted]
+    if later:
+        store.append("curves", curve_rows(later))
+        store.append_array("first_layer", later, array_of(later))
+        store.append("trials", trial_rows(later))
+    store.forget({IDS[0], IDS[5], "unknown"})
+    assert store.finished() == set(IDS) - {IDS[0], IDS[5]}
+    assert fill(tmp_path / "run", [[IDS[5], IDS[0]]]) == whole
+
+
+def test_what_a_forgotten_trial_left_before_gives_way_to_the_new(tmp_path):
+    """After --retry --allow-changed the trial has another trajectory."""
+    store = Store(tmp_path)
+    for shift in (100, 0):
+        store.append("curves", curve_rows(IDS).assign(**{"valid/loss": np.float32(shift)}))
+        store.append_array("first_layer", IDS, array_of(IDS) + shift)
+        store.append("trials", trial_rows(IDS))
+        store.compact(labels(IDS))
+        if shift:
+            store.forget(set(IDS))
+    assert set(read_parquet(tmp_path / "curves.parquet")["valid/loss"]) == {0.0}
+    arrays = read_array(tmp_path / "arrays" / "first_layer.parquet")
+    np.testing.assert_array_equal(list(arrays.values()), array_of(IDS))
+
+
+# Compacted while trials go on
+
+
+def going_on(directory):
+    """A store in which the curves of two trials are half written."""
+    store = Store(directory)
+    store.append("curves", curve_rows(IDS[:3]))
+    store.append_array("first_layer", IDS[:2], array_of(IDS[:2]))
+    store.append_tree("states.toy", IDS[:2], {"x": array_of(IDS[:2])})
+    store.append("trials", trial_rows(IDS[:2]))
+    rows = curve_rows(IDS[2:4])
+    store.append("curves", rows[rows["step"] == 10])
+    return store
+
+
+def complete(store):
+    """What the trials that went on leave."""
+    rows = curve_rows(IDS[2:])
+    ahead = (rows["step"] == 20) | rows["trial"].isin(IDS[4:])
+    store.append("curves", rows[ahead])
+    store.append_array("first_layer", IDS[2:], array_of(IDS[2:]))
+    store.append("trials", trial_rows(IDS[2:]))
+    store.compact(labels(IDS))
+    return contents(store.directory)
+
+
+def test_an_unfinished_study_is_compacted_and_still_goes_on(tmp_path):
+    whole = fill(tmp_path / "whole", [IDS])
+    assert complete(going_on(tmp_path / "uninterrupted")) == whole
+    store = going_on(tmp_path / "interrupted")
+    position = store.position
+    for _ in range(2):
+        store.compact(labels(IDS), complete=False)
+        assert read_parquet(store.directory / "trials.parquet")["trial"].tolist() == IDS[:2]
+        assert set(read_parquet(store.directory / "curves.parquet")["trial"]) == set(IDS[:2])
+        assert sorted(p.name for p in (store.directory / "parts").iterdir()) == [
+            "curves-000000.parquet", "curves-000004.parquet", "states.toy-000002.npz",
+        ]  # fmt: skip
+    assert store.unsettled
+    again = Store(store.directory)
+    assert again.position <= position == store.position  # the checkpoint knows it
+    again.rewind(position)
+    assert complete(again) == whole
+    assert not again.unsettled
+
+
+# Cut off within a compaction
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed_at(count):
+    """Ends, as kill -9 would, at the `count`-th file that is replaced or removed."""
+    calls = []
+
+    def counted(original):
+        def call(*arguments, **keywords):
+            calls.append(1)
+            if len(calls) == count:
+                raise Killed
+            if len(calls) > count:
+                raise AssertionError("something ran after it was killed")
+            return original(*arguments, **keywords)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.os, "replace", counted(os.replace))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        patch.setattr(module.shutil, "rmtree", counted(module.shutil.rmtree))
+        try:
+            yield calls
+        except Killed:
+            calls.append("killed")
+
+
+def timeless(directory):
+    """What is no clock's; of a half removed folder of parts nothing counts either."""
+    return {k: v for k, v in contents(directory).items() if "timings" not in k}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compaction_killed_at_any_file_is_made_good_by_the_next(tmp_path, whole):
+    """At every replace, unlink and rmtree: what is read meanwhile lacks no finished trial."""
+
+    def begun(directory):
+        fill(directory, [IDS[:1]])
+        store = going_on(directory)
+        store.append("timings", pd.DataFrame({"program": ["toy"], "value": [1.0]}))
+        if whole:
+            rows = curve_rows(IDS[2:])
+            store.append("curves", rows)
+            store.append_array("first_layer", IDS[2:], array_of(IDS[2:]))
+            store.append("trials", trial_rows(IDS[2:]))
+        return store
+
+    expected = begun(tmp_path / "expected")
+    finished = expected.finished()
+    expected.compact(labels(IDS), complete=whole)
+    count = 0
+    while True:
+        count += 1
+        store = begun(tmp_path / str(count))
+        with killed_at(count) as calls:
+            store.compact(labels(IDS), complete=whole)
+        after = Store(store.directory)
+        assert after.finished() == finished
+        curves = after.read("curves")
+        assert finished <= set(curves["trial"])
+        rows = read_parquet(store.directory / "trials.parquet")
+        arrays = read_array(store.directory / "arrays" / "first_layer.parquet")
+        assert set(rows["trial"]) <= set(arrays), "a row there says that all else is whole"
+        compacted = read_parquet(store.directory / "curves.parquet")
+        assert set(rows["trial"]) <= set(compacted["trial"])
+        after.compact(labels(IDS), complete=False)
+        after.compact(labels(IDS), complete=whole)
+        assert timeless(store.directory) == timeless(expected.directory), count
+        if "killed" not in calls:
+            break
+    assert count >= 8
+
+
+# Settled without a plan
+
+
+def study_json(directory):
+    points = [{"name": f"point of {i}"} for i in reversed(IDS)]
+    record = {"experiment": "toy", "seed": 0, "points": points, "marks": []}
+    record |= {"rounds": {"name": ""}, "provenance": {"conditions": {}, "programs": {}}}
+    write_json(directory / "study.json", record)
+
+
+def with_restarts(ids):
+    return trial_rows(ids).assign(restart=np.int32(0), group="a group")
+
+
+def test_what_a_killed_launch_left_is_settled_in_the_order_of_the_plan(tmp_path):
+    """The points of study.json are the other way around than the trials came."""
+    study_json(tmp_path)
+    store = Store(tmp_path)
+    for ids in (IDS[2:4], IDS[:2], IDS[4:5]):
+        store.append("curves", curve_rows(ids))
+        store.append_array("first_layer", ids, array_of(ids))
+        store.append("trials", with_restarts(ids))
+    store.append("curves", curve_rows(IDS[5:]))
+    claim.settle(tmp_path)
+    order = IDS[4::-1]
+    settled = contents(tmp_path)
+    trials = read_parquet(tmp_path / "trials.parquet")
+    assert trials["trial"].tolist() == order
+    assert trials["point"].tolist() == [f"point of {i}" for i in order]
+    assert set(trials["group"]) == {"a group"}
+    assert read_parquet(tmp_path / "curves.parquet")["trial"].tolist() == [
+        i for i in order for _ in (10, 20)
+    ]
+    assert list(read_array(tmp_path / "arrays" / "first_layer.parquet")) == order
+    assert [p.name for p in (tmp_path / "parts").iterdir()] == ["curves-000009.parquet"]
+    claim.settle(tmp_path)
+    assert contents(tmp_path) == settled
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_restarts_are_settled_in_their_order(tmp_path):
+    study_json(tmp_path)
+    rows = with_restarts(IDS[:4]).assign(
+        point=["point of trial6", "point of trial5"] * 2, restart=np.int32([1, 1, 0, 0])
+    )
+    Store(tmp_path).append("trials", rows)
+    claim.settle(tmp_path)
+    trials = read_parquet(tmp_path / "trials.parquet")
+    assert trials["trial"].tolist() == [IDS[i] for i in (2, 0, 3, 1)]
+
+
+def test_a_directory_at_work_is_not_settled(tmp_path):
+    study_json(tmp_path)
+    Store(tmp_path).append("trials", with_restarts(IDS))
+    before = contents(tmp_path)
+    with locked(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        claim.settle(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_where_there_is_nothing_to_settle_nothing_happens(tmp_path):
+    claim.settle(tmp_path)
+    study_json(tmp_path)
+    fill(tmp_path, [IDS])
+    before = contents(tmp_path)
+    with locked(tmp_path):  # it does not even ask
+        claim.settle(tmp_path)
+    Store(tmp_path).append("curves", curve_rows(IDS[:1]))
+    (tmp_path / "trials.parquet").unlink()
+    claim.settle(tmp_path)  # curves alone
+    assert contents(tmp_path).keys() - before.keys() == {"parts/curves-000000.parquet"}

@@ -61,7 +61,7 @@ class Table:
             raise UserError(f"{directory} holds no finished trial yet")
         self.n_finished = len(self.trials)
         self.rungs: list[Rung] = []
-        if self.study.get("rounds", {}).get("gives") == "state":
+        if "round" in self.trials and self.study["rounds"]["gives"] == "state":
             self._follow_to_the_last_round()
 
     def _follow_to_the_last_round(self) -> None:
@@ -81,6 +81,8 @@ class Table:
             while isinstance(trial, str):
                 heir[trial] = last
                 trial = parents.get(trial)
+        if self.curves.empty:  # every trial diverged at once
+            return
         curves = self.curves.loc[self.curves["trial"].isin(list(heir))]
         curves = curves.assign(trial=[heir[trial] for trial in curves["trial"]])
         self.curves = curves.sort_values(["trial", "step"], kind="stable").reset_index(drop=True)
@@ -142,14 +144,13 @@ class Table:
 
     @cached_property
     def _baselines(self) -> dict[str, str]:
-        named = [p["name"] for p in self.study["points"] if p["group"] == BASELINE]
-        candidates = [name for name in named or list(self.settings)[:1] if name in self.settings]
-        if not candidates:  # no baseline has finished yet
-            return {}
+        """{point: its baseline}, which may have no finished trial, or have been dropped."""
+        points = {point["name"]: point for point in self.study["points"]}
+        named = [name for name, point in points.items() if point["group"] == BASELINE]
+        candidates = named or list(self.settings)[:1]
 
         def agreement(a: str, b: str) -> int:
-            values = zip(self.settings[a].values(), self.settings[b].values(), strict=True)
-            return sum(str(x) == str(y) for x, y in values)
+            return sum(str(points[a][field]) == str(points[b][field]) for field in points[a])
 
         return {
             name: max(candidates, key=lambda candidate: agreement(candidate, name))
@@ -161,15 +162,18 @@ class Table:
         """The point that `point` is compared with; None for a baseline itself.
 
         Among the points of group "baseline", the one that agrees with it in the most fields;
-        in a study that names none, the first point.
+        in a study that names none, the first point. None too where that has not finished, or
+        was dropped between rounds: nothing else would be a fair comparison.
         """
-        return self._baselines.get(point)
+        found = self._baselines.get(point)
+        return found if found in self.settings else None
 
     def groups(self) -> dict[tuple[str, str], list[str]]:
         """The points by (baseline, group): the strengths of one method on one network."""
         grouped: dict[tuple[str, str], list[str]] = {}
         for name, setting in self.settings.items():
-            grouped.setdefault((self.baseline(name) or name, setting["group"]), []).append(name)
+            key = self._baselines.get(name, name), setting["group"]
+            grouped.setdefault(key, []).append(name)
         return grouped
 
     @cached_property
@@ -192,7 +196,7 @@ class Table:
         found = []
         for (baseline, group), members in self.groups().items():
             point = self.selected(members)
-            if point != baseline:
+            if point != baseline and baseline in self.settings:
                 column = f"test/{self.headline.name}"
                 delta = self.difference(point, baseline, column)
                 found.append(Comparison(group, point, baseline, delta))

@@ -38,10 +38,15 @@ class Checkpoints:
         place: the folder of checkpoints.
         minutes: between two of them.
         number: of the first.
+
+    Attributes:
+        written: so far.
+        seconds_waited: while they were copied, or while the one before was still in writing.
     """
 
     def __init__(self, place: Path, minutes: float, number: int):
         self.place, self.seconds, self.number = place, 60 * minutes, number
+        self.written, self.seconds_waited = 0, 0.0
         self._last = time.monotonic()
         self._writer = None
         self._writing = place
@@ -58,6 +63,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
+        started = time.perf_counter()
         self.wait()
         if self._writer is None:
             self._writer = ocp.AsyncCheckpointer(
@@ -75,6 +81,8 @@ class Checkpoints:
         except Exception as error:
             raise _unwritten(self._writing, error) from error
         self.number += 1
+        self.written += 1
+        self.seconds_waited += time.perf_counter() - started
         self._last = time.monotonic()
 
     def wait(self) -> None:
@@ -96,7 +104,7 @@ class Checkpoints:
         """Nothing is left to go on from."""
         self.wait()
         if hosts.first():
-            clear(self.place, all=True)
+            clear(self.place, after=None)
 
     def _seal(self) -> None:
         """On the first host, when all is written and before the rename that commits it."""
@@ -136,11 +144,13 @@ def _damage(path: Path) -> str:
     """What is wrong with a checkpoint; empty if it is as it was written."""
     try:
         sealed = json.loads((path / SEAL).read_text())
+        if not isinstance(sealed, dict) or not sealed:
+            raise ValueError("it names no files")
         found = _checksums(path)
     except (OSError, ValueError) as error:
         return f"its seal cannot be read ({error})"
     wrong = sorted(name for name, checksum in sealed.items() if found.get(name) != checksum)
-    return f"{wrong[0]} is not what was written" if wrong or not sealed else ""
+    return f"{wrong[0]} is not what was written" if wrong else ""
 
 
 def _checksums(path: Path) -> dict[str, str]:
@@ -187,10 +197,10 @@ def read(place: Path, number: int) -> Checkpoint:
     return Checkpoint(number, arrays, host)
 
 
-def clear(place: Path, *, all: bool) -> None:
-    """Remove what was being written when a launch was cut off; or everything."""
+def clear(place: Path, *, after: int | None) -> None:
+    """Remove all but what is whole: everything after a checkpoint; None: all there is."""
     for path in place.glob("*"):
-        if all or not path.name.isdigit():
+        if after is None or not path.name.isdigit() or int(path.name) > after:
             shutil.rmtree(path, ignore_errors=True)
-    if all:
+    if after is None:
         shutil.rmtree(place, ignore_errors=True)

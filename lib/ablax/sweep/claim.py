@@ -22,6 +22,8 @@ STUDY = "study.json"
 PROBE = ".probe"
 LEFTOVERS = (PROBE, f".{STUDY}.tmp", lock.NAME)  # of a crash in a launch's first moment
 
+PROGRAM = "program (hash of its StableHLO)"
+
 Record = dict[str, Any]
 
 
@@ -58,9 +60,13 @@ def record_of(directory: Path) -> Record | None:
         return None
     try:
         record = json.loads(path.read_text())
-        if not isinstance(record["provenance"]["programs"], dict):
-            raise TypeError("its programs are no table")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _ = record["experiment"], record["seed"], record["points"], record["rounds"]["name"]
+        _ = list(record["marks"])
+        _ = dict(record["provenance"]["conditions"])
+        for said in record["provenance"]["programs"].values():
+            _ = Identity(**said["identity"]), dict(said["statics"])
+            _ = said["data"], said["version"], said["stablehlo"], said["slots_per_device"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
     return record
 
@@ -132,22 +138,24 @@ def claim(
         UserError: it cannot go on here.
     """
     record, store = record_of(directory), Store(directory)
-    per_device = {program.name: program.slots_per_device for program in plan.programs}
+    per_device = {program.name: slots or program.slots_per_device for program in plan.programs}
     marks: list[str] = []
+    other_program = False
     if record is not None:
         marks += record["marks"]
         plan, changed = identified(plan, record, allow_changed=allow_changed)
         rows = store.read("trials")
-        refuse_foreign(plan, rows)
+        refuse_foreign(plan, rows, _held(directory))
         for name, said in recorded_programs(plan, record).items():
             per_device[name] = slots or said["slots_per_device"]
         place = directory / checkpoint.PLACE
         begun = len(rows) > 0 or bool(checkpoint.numbered(place))
         if begun and missing(plan, rows, retry=retry):
             changed += changed_conditions(plan, record, per_device, allow_changed=allow_changed)
+            other_program = any(change.startswith(PROGRAM) for change in changed)
             done = f"from {len(rows):,} finished trials on"
             marks += [f"{change} ({done})" for change in changed]
-    number, notes = rewind(directory, store, plan)
+    number, notes = rewind(directory, store, plan, anew=other_program)
     if retry:
         rows = store.read("trials")
         if len(rows):
@@ -157,23 +165,40 @@ def claim(
     return Claim(identities, per_device, number, following, marks, notes)
 
 
-def rewind(directory: Path, store: Store, plan: Plan) -> tuple[int | None, list[str]]:
+def _held(directory: Path) -> set[str]:
+    """The trials that the checkpoint holds which a launch would go on from."""
+    place = directory / checkpoint.PLACE
+    number, _ = checkpoint.newest(place)
+    if number is None:
+        return set()
+    return {trial for trial in checkpoint.host_of(place, number)["holds"] if trial is not None}
+
+
+def rewind(
+    directory: Path, store: Store, plan: Plan, *, anew: bool = False
+) -> tuple[int | None, list[str]]:
     """(the checkpoint to go on from, what is wrong with later ones); the store is rewound to it.
 
     Without a checkpoint every trial that has finished counts, and the curves of the others,
     which start anew, are dropped.
+
+    Args:
+        directory: of the study.
+        store: of the study.
+        plan: of this launch.
+        anew: the checkpoints are of another program, and cannot be gone on from.
     """
     place = directory / checkpoint.PLACE
-    checkpoint.clear(place, all=False)
-    number, notes = checkpoint.newest(place)
+    number, notes = (None, []) if anew else checkpoint.newest(place)
+    checkpoint.clear(place, after=number)
     if number is not None:
         store.rewind(checkpoint.host_of(place, number)["position"])
         return number, notes
     if store.unsettled:
         store.compact(labels(reached(plan, store.read("trials"))), complete=False)
         store.drop("curves")
-    if notes:
-        notes.append("no checkpoint is whole: trials that had not finished start anew")
+    if notes or anew:
+        notes.append("no checkpoint can be used: trials that had not finished start anew")
     return None, notes
 
 
@@ -223,6 +248,9 @@ def identified(plan: Plan, record: Record, *, allow_changed: bool) -> tuple[Plan
     """
     if record["experiment"] != plan.experiment:
         raise _another(plan, f"the experiment {record['experiment']!r}")
+    if record["rounds"]["name"] != plan.rounds.name:
+        then, now = (name or "one round" for name in (record["rounds"]["name"], plan.rounds.name))
+        raise _another(plan, f"its rounds are {then}, not {now}")
     changed = _changes({"seed": record["seed"]}, {"seed": plan.seed})
     identities = {}
     for program in plan.programs:
@@ -249,8 +277,7 @@ def changed_conditions(
     for program in plan.programs:
         if said := recorded_programs(plan, record).get(program.name):
             of = _of(plan, program)
-            now = {"program (hash of its StableHLO)": program.stablehlo}
-            then = {"program (hash of its StableHLO)": said["stablehlo"]}
+            then, now = {PROGRAM: said["stablehlo"]}, {PROGRAM: program.stablehlo}
             changed += _changes(then, now, of=of)
             then = {"slots per device": said["slots_per_device"]}
             marked += _changes(then, {"slots per device": slots[program.name]}, of=of)
@@ -259,8 +286,17 @@ def changed_conditions(
     return changed + marked
 
 
-def refuse_foreign(plan: Plan, rows: pd.DataFrame) -> None:
-    """A finished trial that the plan does not have means that this is another study's place."""
+def refuse_foreign(plan: Plan, rows: pd.DataFrame, held: set[str]) -> None:
+    """A trial that the plan does not have means that this is another study's place.
+
+    Args:
+        plan: of this launch.
+        rows: the finished trials.
+        held: those in training when the last checkpoint was written.
+    """
+    planned = {trial.id for trials in reached(plan, rows) for trial in trials}
+    if lost := held - planned - trials_in(rows):
+        raise _another(plan, f"{len(lost)} trials that its checkpoint holds are not in this one")
     if rows.empty:
         return
     roots = rows.loc[rows["parent"].isna()] if "parent" in rows else rows

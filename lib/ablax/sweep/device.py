@@ -28,15 +28,16 @@ class Orders(NamedTuple):
     trial: Trial  # the trials to fill with
 
 
+def start_of(task: Task, trial: Trial) -> Slot:
+    """The shapes of a slot with a fresh trial in it: nothing is computed."""
+    return jax.eval_shape(partial(lanes.fill, task), trial, training_data(task))
+
+
 def bytes_per_slot(task: Task, trial: Trial) -> int:
     """Bytes of one slot and its place in the buffer, by shapes alone: nothing is computed."""
-
-    def held(trial: Trial, data: Any) -> tuple[Slot, Slot]:
-        slot = lanes.fill(task, trial, data)
-        return slot, kept(slot, park=False)
-
-    shapes = jax.eval_shape(held, trial, training_data(task))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    slot = start_of(task, trial)
+    leaves = jax.tree.leaves((slot, kept(slot, park=False)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def solo_hlo(task: Task, trial: Trial) -> str:

@@ -33,6 +33,7 @@ from ablax.sweep.device import (
     kept,
     load_function,
     segment_function,
+    start_of,
     training_data,
     unpack,
 )
@@ -209,7 +210,18 @@ class Engine:
             signal: what this host has to tell the others, asked at every boundary.
         """
         started = time.perf_counter()
-        given = given or {}
+        try:
+            yield from self._run(trials, interval, given or {}, signal)
+        finally:
+            self.statistics.seconds += time.perf_counter() - started
+
+    def _run(
+        self,
+        trials: Trial,
+        interval: int,
+        given: Mapping[int, Slot | Inherited],
+        signal: Callable[[], int],
+    ) -> Iterator[Boundary]:
         n_trials = len(trials.restart)
         queued = 0  # trials given a slot so far; they are taken in order
         self.holds = holds = np.full(self.n_slots, -1)
@@ -246,7 +258,6 @@ class Engine:
                 break
         if self._buffer.size:
             yield Boundary(None, self.flush(), 0)
-        self.statistics.seconds += time.perf_counter() - started
 
     @property
     def bytes_per_device(self) -> int:
@@ -337,7 +348,7 @@ class Engine:
 
     def _empty(self) -> tuple[Slot, Slot, Report]:
         """Slots with nothing in them, an empty buffer, and the shapes of one slot's report."""
-        shapes = jax.eval_shape(partial(lanes.fill, self.task), self._example, self._training)
+        shapes = start_of(self.task, self._example)
         _, report = jax.eval_shape(
             partial(lanes.train, self.task), shapes, np.int32(0), self._training
         )

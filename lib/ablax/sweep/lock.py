@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from ablax.errors import UserError
 
@@ -24,20 +25,31 @@ def locked(directory: Path) -> Iterator[None]:
         UserError: another process holds it; says which.
     """
     path = directory / NAME
-    stream = _hold(path)
+    try:
+        stream = _hold(path)
+    except OSError as error:  # such as a file system without locks
+        raise UserError(f"--out {directory} cannot be locked: {error.strerror}") from error
+    try:
+        _say_who(stream, directory)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # still held, so that nobody else can be about to use this file
+        with suppress(OSError):
+            stream.close()
+
+
+def _say_who(stream: IO[str], directory: Path) -> None:
     try:
         stream.seek(0)
         stream.truncate()
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
         stream.flush()
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()  # still held, so that nobody else can be about to use this file
-        stream.close()
+    except OSError as error:
+        raise UserError(f"--out {directory} cannot be written: {error.strerror}") from error
 
 
-def _hold(path: Path):
+def _hold(path: Path) -> IO[str]:
     while True:
         stream = path.open("a+")
         try:

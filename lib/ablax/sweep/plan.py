@@ -148,7 +148,8 @@ class Plan:
     @property
     def id(self) -> str:
         """A hash of the study: of everything that determines its results."""
-        return _digest([self.experiment, sorted(trial.id for trial in self.trials())])
+        rounds = [self.rounds.name] if self.rounds.name else []
+        return _digest([self.experiment, sorted(trial.id for trial in self.trials()), *rounds])
 
     def with_identities(self, recorded: Mapping[str, Identity]) -> "Plan":
         """The plan with its trials named as another launch named them: {program: identity}."""

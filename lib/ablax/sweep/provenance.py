@@ -35,7 +35,11 @@ def record(plan: Plan, command: str, *, slots: dict[str, int], marks: list[str])
         "seed": plan.seed,
         "restarts": plan.restarts,
         "trials": plan.rounds.size,
-        "rounds": {"n": plan.rounds.n, "gives": plan.rounds.gives},
+        "rounds": {
+            "name": plan.rounds.name,
+            "n": plan.rounds.n,
+            "gives": plan.rounds.gives,
+        },
         "points": [{"name": p.name, "group": p.group, **settings(p.config)} for p in plan.points],
         "plan": describe(plan),
         "objective": objective and asdict(objective),

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ablax.config import field_specs
+from ablax.errors import UserError
 from ablax.metrics import Metric
+from ablax.sweep.checkpoint import Checkpoints
 from ablax.sweep.engine import Boundary, Evaluated, Finished, Statistics
 from ablax.sweep.plan import PlannedTrial
 from ablax.sweep.slots import Slot, Status
@@ -92,12 +94,23 @@ def _curve_rows(trials: Sequence[PlannedTrial], event: Evaluated) -> pd.DataFram
 
 def slot_arrays(slot: Slot) -> dict[str, Any]:
     """A slot as a dict: what it is made of may be of any type, and only arrays are stored."""
-    return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(slot))}
+    leaves = enumerate(jax.tree.leaves(slot))
+    return {f"{i:04d}": leaf for i, leaf in leaves if leaf.size}  # Orbax refuses empty ones
 
 
 def slot_of(arrays: dict[str, Any], like: Slot) -> Slot:
-    """The slot again."""
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in sorted(arrays)])
+    """The slots again, with a leading axis as long as that of the arrays.
+
+    Raises:
+        UserError: they are of another program.
+    """
+    n = len(next(iter(arrays.values())))
+    empty = [np.zeros((n, *leaf.shape[1:]), leaf.dtype) for leaf in jax.tree.leaves(like)]
+    found = [arrays.get(f"{i:04d}", leaf) for i, leaf in enumerate(empty)]
+    kinds = [[(x.shape, x.dtype) for x in leaves] for leaves in (found, empty)]
+    if kinds[0] != kinds[1] or len(arrays) != sum(leaf.size > 0 for leaf in empty):
+        raise UserError("the state of a trial is of another program; choose another --out")
+    return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
 def timing_rows(program: str, statistics: Statistics) -> pd.DataFrame:
@@ -114,6 +127,15 @@ def timing_rows(program: str, statistics: Statistics) -> pd.DataFrame:
     return pd.DataFrame(
         {"program": program, "what": list(clocks), "value": map(float, clocks.values())}
     )
+
+
+def checkpoint_rows(checkpoints: Checkpoints) -> pd.DataFrame:
+    """What the clock said of the checkpoints of a launch."""
+    said = {
+        "checkpoints": float(checkpoints.written),
+        "seconds waiting for checkpoints": checkpoints.seconds_waited,
+    }
+    return pd.DataFrame({"program": "all", "what": list(said), "value": list(said.values())})
 
 
 def best_seen(event: Evaluated, objective: Metric | None) -> float | None:

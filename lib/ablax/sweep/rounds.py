@@ -35,10 +35,13 @@ class Rounds(Protocol):
 
     Attributes:
         n: how many there are.
+        name: what tells them from other rounds; "" of the ordinary study.
         size: trials of all rounds.
         gives: what the trials of a round leave to the next.
     """
 
+    @property
+    def name(self) -> str: ...
     @property
     def n(self) -> int: ...
     @property
@@ -61,6 +64,7 @@ class OneRound:
 
     points: Sequence[Any]
     restarts: int
+    name: str = ""
     n: int = 1
     gives: Gives | None = None
 
@@ -84,6 +88,8 @@ class Halving:
     round compares in pairs, and each trial goes on where it was: its curve is that of a study
     that was never halved.
 
+    As in the report, a diverged trial counts with the snapshot selected before it diverged.
+
     Args:
         eta: one in `eta` points goes on.
         points: those of the study.
@@ -91,7 +97,7 @@ class Halving:
         objective: what decides.
 
     Raises:
-        UserError: nothing to decide by, or nothing to choose from.
+        UserError: nothing to decide by, nothing to choose from, or no rung before the end.
     """
 
     gives: Gives | None = "state"
@@ -105,9 +111,16 @@ class Halving:
             raise UserError(f"--halving {eta}: expected at least {eta} points, got {len(points)}")
         self.eta, self.restarts, self.objective = eta, restarts, objective
         self.configs = {point.name: point.config for point in points}
-        rungs = 1 + int(math.log(len(points), eta) + 1e-9)
+        # No fewer than eta points reach the end: a comparison, and not the luck of the rungs.
+        rungs = max(2, int(math.log(len(points), eta) + 1e-9))
         shortest = min(config.steps / config.eval_every for config in self.configs.values())
-        self.n = max(1, min(rungs, 1 + int(math.log(max(shortest, 1), eta) + 1e-9)))
+        self.n = min(rungs, 1 + int(math.log(max(shortest, 1), eta) + 1e-9))
+        if self.n < 2:
+            raise UserError(
+                f"--halving {eta}: expected --steps of at least {eta} × --eval-every, "
+                f"so that there is a rung before the end, got {shortest:.3g} ×"
+            )
+        self.name = f"halving by {eta} in {self.n} rounds"
 
     @property
     def size(self) -> int:
@@ -148,4 +161,4 @@ class Halving:
         rungs = [
             f"{self.survivors(k)} points to step {self.until(k, config):,}" for k in range(self.n)
         ]
-        return f"{self.n} (halving by {self.eta}): " + ", ".join(rungs)
+        return f"{self.name}: " + ", ".join(rungs)

@@ -4,17 +4,20 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
+from flax.serialization import from_state_dict
 
 from ablax.errors import UserError
 from ablax.sweep import engine, hosts
 from ablax.sweep.checkpoint import Checkpoint, Checkpoints
 from ablax.sweep.claim import STUDY
+from ablax.sweep.device import start_of
 from ablax.sweep.engine import Boundary, Engine, Inherited, Statistics
 from ablax.sweep.mesh import fitting_slots, memory_per_device, mesh_of
 from ablax.sweep.plan import Plan, PlannedTrial, Program
@@ -95,6 +98,14 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
     )
     runner = _engine(run, program)
     given = _given(run, runner, program, trials, columns)
+    if hosts.decided(lambda: sorted(given)) != sorted(given):
+        raise UserError(
+            f"process {jax.process_index()} does not see what the first one has written under "
+            f"{run.directory}; expected a directory that all processes share"
+        )
+    made = {i: int(s.trial.step) for i, s in given.items() if isinstance(s, Slot)}
+    if saved := sum(step - trials[i].start for i, step in made.items()):
+        run.progress.extend(0, -saved)
     snapshots = Snapshots(run.keep, run.store, program)
     many = run.plan.rounds.n > 1
     recorder = Recorder(run.store, snapshots, _states(program), rounds=many, writes=hosts.first())
@@ -170,13 +181,13 @@ def _engine(run: Run, program: Program) -> Engine:
             park=run.plan.rounds.gives == "state",
             compiler_options=autotuned(run.directory),
         )
-        fitting = fitting_slots(slots, runner.bytes_per_device, memory_per_device())
+        needed = runner.bytes_per_device
+        fitting = hosts.decided(partial(fitting_slots, slots, needed, memory_per_device()))
         if fitting == slots:
             break
         run.slots[program.name] = fitting
         run.mark(
-            f"slots per device of {program.name}: {slots} would need "
-            f"{runner.bytes_per_device:,} bytes, now {fitting}"
+            f"slots per device of {program.name}: {slots} need {needed:,} bytes, now {fitting}"
         )
     compiled = runner.statistics.compile_seconds
     run.progress.say(
@@ -249,10 +260,11 @@ def _snapshots(run: Run, parents: set[str]) -> dict[str, Any]:
     """{trial: its selected snapshot} of parents, of whatever program they are."""
     found = {}
     for program in run.plan.programs:
+        like = start_of(program.task, program.example).best
         for trials, tree in Snapshots("all", run.store, program).read():
             for row, trial in enumerate(trials):
                 if trial in parents:
-                    found[trial] = engine.take(tree["variables"], row)
+                    found[trial] = from_state_dict(like, engine.take(tree["variables"], row))
     if lost := parents - found.keys():
         raise UserError(
             f"the snapshots of {len(lost)} parents are missing under {run.directory}; "

@@ -1,5 +1,6 @@
 """The selected snapshots of finished trials, kept under params/ by Orbax."""
 
+import glob
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,12 +81,10 @@ class Snapshots:
                     continue
                 key = trial if self.keep == "all" else points[trial]
                 value, held = float(tree["value"][i]), kept.get(key)
-                if (
-                    held is None
-                    or not np.isfinite(held[0])
-                    or self.objective.better(value, held[0])
-                ):
+                if held is None or held[1] == trial or self._better(value, held[0]):
                     kept[key] = (value, trial, take(tree["variables"], i))
+        if not kept:  # their children's are better, and come later
+            return
         values, trials, trees = zip(*kept.values(), strict=True)
         words = [divmod(int(trial, 16), 2**32) for trial in trials]
         item = {
@@ -137,6 +136,8 @@ def _write(place: Path, item: Any) -> None:
 
 def _settle(place: Path) -> None:
     """Finish a replacement, perhaps of a launch that was cut off: what is there is whole."""
+    for torn in place.parent.glob(f"{glob.escape(_new(place).name)}.*"):
+        shutil.rmtree(torn, ignore_errors=True)
     if _new(place).exists():
         shutil.rmtree(place, ignore_errors=True)
         _new(place).rename(place)

@@ -68,6 +68,12 @@ def _standard(value: Any) -> Any:
 def write_parquet(path: Path, table: pd.DataFrame | pa.Table) -> None:
     if isinstance(table, pd.DataFrame):
         table = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    # One type for text: which one pandas gives depends on where a column has been before.
+    plain = [
+        field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+        for field in table.schema
+    ]
+    table = table.cast(pa.schema(plain))
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -94,7 +100,10 @@ class Store:
     def __init__(self, directory: Path):
         self.directory = directory
         self._parts = directory / "parts"
-        self.position = max(map(_number, self._parts.glob("*-*")), default=-1) + 1
+        self.position = self._following()
+
+    def _following(self) -> int:
+        return max(map(_number, self._parts.glob("*-*")), default=-1) + 1
 
     @property
     def unsettled(self) -> bool:
@@ -111,7 +120,7 @@ class Store:
             with np.load(path, allow_pickle=False) as part:
                 if not finished.issuperset(part["trial"].tolist()):
                     path.unlink()
-        self.position = position
+        self.position = max(position, self._following())
 
     def append(self, table: str, rows: pd.DataFrame) -> None:
         """Write rows as a new part of a table."""
@@ -157,14 +166,16 @@ class Store:
 
         Args:
             order: {trial: its labels} of all trials of the plan, in its order. Rows of other
-                trials, and curves of trials that did not finish, are left out. Labels are
+                trials, and curves of trials that did not finish, are left out (of other
+                trials only if the study is complete: they may be of a later round). Labels are
                 columns of trials.parquet that the plan gives anew: the same point may have
                 another name in a larger grid.
             complete: nothing goes on from here; else parts with curves of trials that have
                 not finished stay, for those that go on from a checkpoint.
         """
         finished = self.finished()
-        rank = {trial: i for i, trial in enumerate(order) if trial in finished}
+        others = [] if complete else sorted(finished - order.keys())
+        rank = {trial: i for i, trial in enumerate([*order, *others]) if trial in finished}
         for name in self._array_names():
             self._compact_array(name, rank)
         for table in TABLES:
@@ -179,8 +190,9 @@ class Store:
                     .drop(columns="_rank")
                 )
             if table == "trials" and len(rows):
-                labels = pd.DataFrame([order[trial] for trial in rows["trial"]], index=rows.index)
-                rows = rows.assign(**{name: labels[name] for name in labels})
+                for name in next(iter(order.values()), {}):
+                    given = zip(rows["trial"], rows[name], strict=True)
+                    rows[name] = [order[t][name] if t in order else own for t, own in given]
             if len(rows.columns):
                 write_parquet(self.directory / f"{table}.parquet", rows.reset_index(drop=True))
             parts = self._parts_of(table)
@@ -201,12 +213,15 @@ class Store:
         _remove(self._parts_of(name))
 
     def forget(self, trials: set[str]) -> None:
-        """Drop rows of finished trials, so that these are trained again."""
-        for path in self._files("trials", "trials"):
-            rows = read_parquet(path)
-            stays = np.array([trial not in trials for trial in rows["trial"]], bool)
-            if not stays.all():
-                write_parquet(path, rows[stays].reset_index(drop=True))
+        """Drop all rows of finished trials, so that these are trained again."""
+        arrays = [path for name in self._array_names() for path in self._parts_of(f"arrays.{name}")]
+        arrays += (self.directory / "arrays").glob("*.parquet")
+        # First the rows that say that the others are complete.
+        for path in [*self._files("trials", "trials"), *self._files("curves", "curves"), *arrays]:
+            rows = _read_table(path)
+            stays = [trial not in trials for trial in rows["trial"].to_pylist()]
+            if not all(stays):
+                write_parquet(path, rows.filter(pa.array(stays)))
 
     def _compact_array(self, name: str, rank: dict[str, int]) -> None:
         tables = [pq.read_table(path) for path in self._files(f"arrays.{name}", f"arrays/{name}")]
@@ -253,16 +268,20 @@ def read_parquet(path: Path) -> pd.DataFrame:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
 def read_array(path: Path) -> dict[str, np.ndarray]:
     """{trial: array} of a file in arrays/.
 
     Raises:
         UserError: the file is not there, or is not a whole Parquet file.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    table = _read_table(path)
     columns = (table[name] for name in ("trial", "shape", "value"))
     return {
         trial.as_py(): np.asarray(value.values).reshape(shape.as_py())

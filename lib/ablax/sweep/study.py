@@ -21,7 +21,7 @@ from ablax.sweep.lock import locked
 from ablax.sweep.mesh import LANES
 from ablax.sweep.plan import Identity, Plan, PlannedTrial
 from ablax.sweep.progress import Progress
-from ablax.sweep.records import timing_rows
+from ablax.sweep.records import checkpoint_rows, timing_rows
 from ablax.sweep.run import Run, train_program
 from ablax.sweep.snapshots import Keep, Snapshots
 from ablax.sweep.store import Store, trials_in
@@ -102,7 +102,7 @@ def _restore(run: Run, number: int | None) -> None:
     """Go on from a checkpoint: the store has been rewound to it."""
     if number is not None:
         run.restored = checkpoint.read(run.checkpoints.place, number)
-        run.store.position = run.restored.host["position"]
+        run.store.position = max(run.store.position, run.restored.host["position"])
         run.progress.say(f"going on from checkpoint {number}")
 
 
@@ -167,7 +167,10 @@ def _settle(run: Run, before: int, started: float) -> Result:
     if hosts.first():
         for name, statistics in run.statistics.items():
             run.store.append("timings", timing_rows(name, statistics))
-        superseded = {t.parent.id for t in planned if t.inherits == "state" and t.parent}
+        if run.statistics:
+            run.store.append("timings", checkpoint_rows(run.checkpoints))
+        ended = [t for t in planned if t.id in done]
+        superseded = {t.parent.id for t in ended if t.inherits == "state" and t.parent}
         kept = {t.id: t.point.name for t in planned if t.id not in superseded}
         for program in run.plan.programs:
             Snapshots(run.keep, run.store, program).merge(kept)
