@@ -40,6 +40,11 @@ class Point:
     group: str  # the name of its row in the ablation table
     config: Any  # the whole Config, without axes
 
+    @cached_property
+    def ingredients(self) -> Any:
+        """All that the point contributes to the ids of its trials."""
+        return canonical(self.config)
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -128,6 +133,17 @@ class Plan:
             before: the trials of the round before it.
             results: their rows of trials.parquet.
         """
+        if number == 0:
+            return self._first_round
+        return self._planned(number, before, results)
+
+    @cached_property
+    def _first_round(self) -> tuple[PlannedTrial, ...]:
+        return self._planned(0, (), None)
+
+    def _planned(
+        self, number: int, before: Sequence[PlannedTrial], results: pd.DataFrame | None
+    ) -> tuple[PlannedTrial, ...]:
         parents = {(t.point.name, t.restart): t for t in before}
         points = {
             point.name: (point, program) for program in self.programs for point in program.points
@@ -263,7 +279,7 @@ def trial_id(
     """A hash of all that determines a trial's result: 16 hexadecimal digits."""
     version, fingerprint, seed = identity.version, identity.fingerprint, identity.seed
     return _digest(
-        [experiment, version, fingerprint, canonical(point.config), seed, restart, origin]
+        [experiment, version, fingerprint, point.ingredients, seed, restart, origin]
     )
 
 

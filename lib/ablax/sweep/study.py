@@ -147,6 +147,8 @@ def _train_rounds(run: Run) -> None:
         for program in run.plan.programs:
             points = {point.name for point in program.points}
             members = [trial for trial in todo if trial.point.name in points]
+            # Before the next program is compiled; within one every boundary asks.
+            run.stopped = run.stopped or hosts.decided(run.stop.is_set)
             if members and not run.stopped:
                 run.program = program.name
                 train_program(run, program, members)
