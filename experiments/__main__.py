@@ -80,9 +80,8 @@ def resume(arguments: list[str]) -> int:
     import json
     import shlex
 
-    _expect(
-        len(arguments) > 0 and not arguments[0].startswith("--"), "expected: resume DIR [FLAG …]"
-    )
+    flagged = [word.startswith("--") for word in arguments[:2]]
+    _expect(flagged in ([False], [False, True]), "expected: resume DIR [FLAG …]")
     path = Path(arguments[0]) / "study.json"
     try:
         command = json.loads(path.read_text())["provenance"]["command"]

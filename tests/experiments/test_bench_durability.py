@@ -13,9 +13,9 @@ from experiments.bench import kill, scale
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A study of 48 trials, killed in four phases by SIGKILL, and one that was not."""
+    """A study of 24 trials, killed in three phases by SIGKILL, and one that was not."""
     out = tmp_path_factory.mktemp("kill")
-    flags = kill.Flags(kills=4, restarts=8, steps=1500, checkpoint_seconds=0.2, out=out)
+    flags = kill.Flags(kills=3, restarts=4, steps=1500, checkpoint_seconds=0.2, out=out)
     return kill.measure(flags), out
 
 
@@ -23,10 +23,10 @@ def test_a_study_that_is_killed_again_and_again_leaves_the_same_bytes(killed):
     result, _ = killed
     assert result["differing"] == []
     assert result["equal"]
-    asked = ["compile", "segment", "refill", "report"]
+    asked = ["compile", "segment", "report"]
     for found, phase in zip(result["kills"], asked, strict=True):
         assert found["phase"] in (phase, "ended")
-    assert sum(k["phase"] != "ended" for k in result["kills"]) >= 2
+    assert sum(k["phase"] != "ended" for k in result["kills"]) >= 1
     kill.show(result)
 
 

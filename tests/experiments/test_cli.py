@@ -58,7 +58,10 @@ def place(tmp_path, monkeypatch):
 def study(directory: str, **changes) -> None:
     """A run directory that holds one finished trial of a study that nobody asks for."""
     Path(directory).mkdir()
-    said = {"experiment": "regularization", "provenance": {"command": "./launch.sh regularization"}}
+    said = {"experiment": "regularization", "seed": 0, "points": [], "marks": []}
+    said |= {"rounds": {"name": "", "n": 1, "gives": None}}
+    command = {"command": "./launch.sh regularization"}
+    said |= {"provenance": command | {"conditions": {}, "programs": {}}}
     Path(directory, "study.json").write_text(json.dumps(said | changes))
     pd.DataFrame({"trial": ["0" * 16]}).to_parquet(Path(directory, "trials.parquet"))
 

@@ -16,7 +16,7 @@ from ablax.config import BaseConfig, config, hparam
 from ablax.data import load, split
 from ablax.models.linear import Linear
 from ablax.sweep import engine
-from ablax.sweep.engine import Engine, Finished
+from ablax.sweep.engine import Engine
 from ablax.sweep.mesh import mesh_of
 from ablax.task import supervised
 
@@ -63,7 +63,7 @@ def ours(train):
     ]
     trials = engine.trials_of(settings, [0] * len(settings), 0)
     runner = Engine(task, engine.take(trials, 0), mesh_of(jax.devices()[:1]), 16, keep=True)
-    (finished,) = [e for e in runner.run(trials, 2000) if isinstance(e, Finished)]
+    (finished,) = [b.finished for b in runner.run(trials, 2000) if b.finished is not None]
     assert set(runner.statistics.compile_seconds) == {"segment", "final"}, "one program"
     assert sorted(finished.index) == [0, 1, 2]
     output = finished.snapshots["output"]

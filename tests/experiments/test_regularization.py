@@ -193,8 +193,8 @@ def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
     """42 points to step 40, 14 to step 80, … : see the plan; claims without points say so."""
     out = launch(tmp_path / "run", "--preset", "smoke", "--halving", "3")
     printed = capsys.readouterr().out
-    assert re.search(r"rounds +3 \(halving by 3\): 42 points to step 40, 14 points to step 80, "
-                     r"5 points to step 200", printed)  # fmt: skip
+    rungs = "42 points to step 40, 14 points to step 80, 5 points to step 200"
+    assert re.search(f"rounds +halving by 3 in 3 rounds: {rungs}", printed)
     rows = trials_of(out)
     assert rows.groupby("round").size().tolist() == [42 * 3, 14 * 3, 5 * 3]
     last = rows[rows["round"] == 2].set_index(["point", "restart"])

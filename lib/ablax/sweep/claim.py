@@ -143,9 +143,9 @@ def claim(
     other_program = False
     if record is not None:
         marks += record["marks"]
-        plan, changed = identified(plan, record, allow_changed=allow_changed)
+        plan, changed = identified(plan, record, directory, allow_changed=allow_changed)
         rows = store.read("trials")
-        refuse_foreign(plan, rows, _held(directory))
+        refuse_foreign(plan, rows, directory)
         for name, said in recorded_programs(plan, record).items():
             per_device[name] = slots or said["slots_per_device"]
         place = directory / checkpoint.PLACE
@@ -240,17 +240,19 @@ def labels(rounds: Sequence[Sequence[PlannedTrial]]) -> dict[str, dict[str, str]
     }
 
 
-def identified(plan: Plan, record: Record, *, allow_changed: bool) -> tuple[Plan, list[str]]:
+def identified(
+    plan: Plan, record: Record, directory: Path, *, allow_changed: bool
+) -> tuple[Plan, list[str]]:
     """(the plan with its trials named as they were, what has changed since they were named).
 
     Raises:
         UserError: the directory holds another study, or its seed, data or task has changed.
     """
     if record["experiment"] != plan.experiment:
-        raise _another(plan, f"the experiment {record['experiment']!r}")
+        raise _another(directory, plan, f"the experiment {record['experiment']!r}")
     if record["rounds"]["name"] != plan.rounds.name:
         then, now = (name or "one round" for name in (record["rounds"]["name"], plan.rounds.name))
-        raise _another(plan, f"its rounds are {then}, not {now}")
+        raise _another(directory, plan, f"its rounds are {then}, not {now}")
     changed = _changes({"seed": record["seed"]}, {"seed": plan.seed})
     identities = {}
     for program in plan.programs:
@@ -286,30 +288,34 @@ def changed_conditions(
     return changed + marked
 
 
-def refuse_foreign(plan: Plan, rows: pd.DataFrame, held: set[str]) -> None:
+def refuse_foreign(plan: Plan, rows: pd.DataFrame, directory: Path) -> None:
     """A trial that the plan does not have means that this is another study's place.
 
     Args:
         plan: of this launch.
         rows: the finished trials.
-        held: those in training when the last checkpoint was written.
+        directory: with the checkpoint that a launch would go on from.
     """
     planned = {trial.id for trials in reached(plan, rows) for trial in trials}
-    if lost := held - planned - trials_in(rows):
-        raise _another(plan, f"{len(lost)} trials that its checkpoint holds are not in this one")
+    if lost := _held(directory) - planned - trials_in(rows):
+        raise _another(
+            directory, plan, f"{len(lost)} trials that its checkpoint holds are not in this one"
+        )
     if rows.empty:
         return
     roots = rows.loc[rows["parent"].isna()] if "parent" in rows else rows
     foreign = trials_in(roots) - {trial.id for trial in plan.trials()}
     if foreign:
         raise _another(
-            plan, f"{len(foreign)} of its {len(roots)} finished trials are not in this one"
+            directory,
+            plan,
+            f"{len(foreign)} of its {len(roots)} finished trials are not in this one",
         )
 
 
-def _another(plan: Plan, why: str) -> UserError:
+def _another(directory: Path, plan: Plan, why: str) -> UserError:
     return UserError(
-        f"--out holds another study: {why}. Expected {plan.experiment} with the same settings "
+        f"--out {directory} holds another study: {why}. Expected {plan.experiment} with the same settings "
         "(more points or restarts are fine); choose another --out."
     )
 

@@ -278,9 +278,7 @@ def trial_id(
 ) -> str:
     """A hash of all that determines a trial's result: 16 hexadecimal digits."""
     version, fingerprint, seed = identity.version, identity.fingerprint, identity.seed
-    return _digest(
-        [experiment, version, fingerprint, point.ingredients, seed, restart, origin]
-    )
+    return _digest([experiment, version, fingerprint, point.ingredients, seed, restart, origin])
 
 
 def _digest(value: Any) -> str:
