@@ -315,8 +315,8 @@ def refuse_foreign(plan: Plan, rows: pd.DataFrame, directory: Path) -> None:
 
 def _another(directory: Path, plan: Plan, why: str) -> UserError:
     return UserError(
-        f"--out {directory} holds another study: {why}. Expected {plan.experiment} with the same settings "
-        "(more points or restarts are fine); choose another --out."
+        f"--out {directory} holds another study: {why}. Expected {plan.experiment} with the same "
+        "settings (more points or restarts are fine); choose another --out."
     )
 
 
