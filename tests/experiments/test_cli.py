@@ -407,3 +407,12 @@ def test_launch_refuses_a_wrong_environment(variable, value, said):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {said}\n"
     assert (ROOT / ".venv").exists() == before
+
+
+def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "report", interrupted)
+    assert main(["report", "somewhere"]) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on\n"

@@ -9,6 +9,7 @@ from scipy import stats
 
 from ablax.errors import UserError
 from ablax.report.tables import Rung, Table
+from ablax.sweep.store import Store
 from tests.report.runs import halved, point, trial, write
 
 BASE = point("base", "baseline")
@@ -295,3 +296,17 @@ def test_a_baseline_that_was_dropped_is_not_replaced_by_another_models(tmp_path)
     table = halved(tmp_path, [POINTS, [WEAK, LINEAR, LINEAR_L2]])
     assert table.baseline("linear l2=0.1") == "linear"
     assert table.baseline("l2=0.1") is None
+
+
+def test_arrays_of_a_running_study_are_read_from_its_parts(tmp_path):
+    a = point("a", "baseline")
+    table = write(tmp_path, [a], [trial(a, 0), trial(a, 1)])
+    with pytest.raises(UserError, match="holds no array 'weights'"):
+        table.array("weights")
+    store = Store(tmp_path)
+    store.append_array("weights", ["a/0"], np.ones((1, 2, 3), np.float32))
+    store.append_array("weights", ["a/1"], np.full((1, 2, 3), 2, np.float32))
+    assert {name: array.sum() for name, array in table.array("weights").items()} == {
+        "a/0": 6,
+        "a/1": 12,
+    }

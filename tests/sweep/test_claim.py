@@ -459,3 +459,12 @@ def test_missing_and_reached_are_what_is_not_finished(place):
     assert claim.missing(plan_of(), rows[rows["status"] == "done"])
     assert not claim.missing(plan_of(replace(GRID, learning_rate=0.1)), rows[:2], retry=True)
     assert [len(trials) for trials in claim.reached(plan_of(restarts=3), rows)] == [6]
+
+
+def test_a_program_that_is_finished_keeps_its_slots_and_gets_no_mark(place):
+    """Two of width 3 are there; those of width 4 are trained with other slots."""
+    larger = plan_of(replace(GRID, width=(3, 4)), restarts=2)
+    assert train(place, larger, slots=32).missing == 0
+    programs = said(place)["provenance"]["programs"].values()
+    assert {p["statics"]["width"]: p["slots_per_device"] for p in programs} == {3: 16, 4: 32}
+    assert said(place)["marks"] == []

@@ -12,7 +12,7 @@ import pandas as pd
 from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.report.statistics import Interval, mean_interval, paired_difference
-from ablax.sweep.store import Store, read_array
+from ablax.sweep.store import Store
 
 BASELINE = "baseline"
 
@@ -122,8 +122,8 @@ class Table:
         return [c for c in fields if len(set(map(str, self.points[c]))) > 1]
 
     def array(self, name: str) -> dict[str, np.ndarray]:
-        """{trial: array} of arrays/<name>.parquet."""
-        return read_array(self.directory / "arrays" / f"{name}.parquet")
+        """{trial: array} of arrays/<name>.parquet; of the parts, while the study runs."""
+        return Store(self.directory).read_arrays(name)
 
     def of(self, point: str) -> pd.DataFrame:
         """The trials of one point, in order of their restarts."""

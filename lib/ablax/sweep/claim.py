@@ -146,12 +146,15 @@ def claim(
         plan, changed = identified(plan, record, directory, allow_changed=allow_changed)
         rows = store.read("trials")
         refuse_foreign(plan, rows, directory)
+        todo = missing(plan, rows, retry=retry)
         for name, said in recorded_programs(plan, record).items():
-            per_device[name] = slots or said["slots_per_device"]
+            per_device[name] = (slots if name in todo else None) or said["slots_per_device"]
         place = directory / checkpoint.PLACE
         begun = len(rows) > 0 or bool(checkpoint.numbered(place))
-        if begun and missing(plan, rows, retry=retry):
-            changed += changed_conditions(plan, record, per_device, allow_changed=allow_changed)
+        if begun and todo:
+            changed += changed_conditions(
+                plan, record, per_device, todo, allow_changed=allow_changed
+            )
             other_program = any(change.startswith(PROGRAM) for change in changed)
             done = f"from {len(rows):,} finished trials on"
             marks += [f"{change} ({done})" for change in changed]
@@ -224,13 +227,16 @@ def settle(directory: Path) -> None:
         store.compact(order, complete=False)
 
 
-def missing(plan: Plan, rows: pd.DataFrame, *, retry: bool = False) -> bool:
-    """Whether there is anything to train."""
-    if retry and len(rows) and "diverged" in set(rows["status"]):
-        return True
+def missing(plan: Plan, rows: pd.DataFrame, *, retry: bool = False) -> set[str]:
+    """The programs that have anything to train; of a later round, any may."""
     rounds = reached(plan, rows)
+    if len(rounds) < plan.rounds.n:
+        return {program.name for program in plan.programs}
     done = trials_in(rows)
-    return len(rounds) < plan.rounds.n or any(trial.id not in done for trial in rounds[-1])
+    if retry and len(rows):
+        done -= trials_in(rows.query("status == 'diverged'"))
+    points = {trial.point.name for trial in rounds[-1] if trial.id not in done}
+    return {p.name for p in plan.programs if any(point.name in points for point in p.points)}
 
 
 def labels(rounds: Sequence[Sequence[PlannedTrial]]) -> dict[str, dict[str, str]]:
@@ -267,17 +273,25 @@ def identified(
 
 
 def changed_conditions(
-    plan: Plan, record: Record, slots: dict[str, int], *, allow_changed: bool
+    plan: Plan, record: Record, slots: dict[str, int], todo: set[str], *, allow_changed: bool
 ) -> list[str]:
     """What has changed in the program, its versions or its device: trials would not be alike.
+
+    Args:
+        plan: of this launch.
+        record: of the study.
+        slots: {program: slots per device} of this launch.
+        todo: the programs that are trained in it.
+        allow_changed: go on all the same.
 
     Raises:
         UserError: something has, and that is not allowed.
     """
     changed = _changes(record["provenance"]["conditions"], conditions(plan))
     marked = []
+    recorded = recorded_programs(plan, record)
     for program in plan.programs:
-        if said := recorded_programs(plan, record).get(program.name):
+        if (said := recorded.get(program.name)) and program.name in todo:
             of = _of(plan, program)
             then, now = {PROGRAM: said["stablehlo"]}, {PROGRAM: program.stablehlo}
             changed += _changes(then, now, of=of)

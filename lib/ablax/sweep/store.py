@@ -245,6 +245,17 @@ class Store:
         found = [path for path in self._parts.glob("*-*") if _number(path) >= 0]
         return sorted(path for path in found if path.stem.rpartition("-")[0] == name)
 
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """{trial: array} of what the experiment keeps under that name, compacted or in parts.
+
+        Raises:
+            UserError: there is none.
+        """
+        files = self._files(f"arrays.{name}", f"arrays/{name}")
+        if not files:
+            raise UserError(f"{self.directory} holds no array {name!r}")
+        return {trial: array for path in files for trial, array in read_array(path).items()}
+
     def read(self, table: str) -> pd.DataFrame:
         """A table, compacted or in parts; empty if there is neither."""
         frames = [read_parquet(path) for path in self._files(table, table)]
