@@ -783,3 +783,17 @@ def test_a_task_that_does_not_say_what_is_inherited_is_an_error(transfer, tmp_pa
     )
     with pytest.raises((AssertionError, UserError), match="says what is inherited"):
         study.train(dataclasses.replace(transfer, programs=programs), tmp_path)
+
+
+# A grid that has grown gives points other names
+
+
+def test_a_grown_halved_study_chooses_as_one_that_was_always_so_large(tmp_path):
+    """A new axis renames the points, and the rows of before must still count."""
+    rates = replace(SHORT, steps=40, eval_every=20, learning_rate=(0.3, 0.2, 0.05, 0.01))
+    small, large = (plan_of(c, restarts=2) for c in (rates, replace(rates, noise=(0.0, 5.0))))
+    assert small.rounds.n == large.rounds.n == 2
+    study.train(small, tmp_path / "grown")
+    assert study.train(large, tmp_path / "grown").missing == 0
+    study.train(large, tmp_path / "direct")
+    assert tables(tmp_path / "grown") == tables(tmp_path / "direct")

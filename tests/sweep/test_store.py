@@ -631,3 +631,67 @@ def test_where_there_is_nothing_to_settle_nothing_happens(tmp_path):
     (tmp_path / "trials.parquet").unlink()
     claim.settle(tmp_path)  # curves alone
     assert contents(tmp_path).keys() - before.keys() == {"parts/curves-000000.parquet"}
+
+
+# What a crash, a truncation or a second rewrite must not change
+
+
+def test_rows_that_a_crash_left_twice_are_read_once(tmp_path):
+    store = Store(tmp_path)
+    for ids in (IDS[:3], IDS[1:5]):
+        store.append("curves", curve_rows(ids))
+        store.append("trials", trial_rows(ids))
+    assert store.read("trials")["trial"].tolist() == IDS[:5]
+    curves = store.read("curves")
+    assert len(curves) == 10
+    assert not curves.duplicated(["trial", "step"]).any()
+
+
+def test_integers_that_may_be_missing_stay_integers_however_often_rewritten(tmp_path):
+    store = Store(tmp_path)
+    for size, trial in ((None, IDS[0]), (5, IDS[1])):
+        store.append("trials", pd.DataFrame({"trial": [trial], "point": ["p"], "size": [size]}))
+    written = []
+    for _ in range(3):
+        store.compact(labels(IDS[:2]))
+        written.append((tmp_path / "trials.parquet").read_bytes())
+    assert str(pq.read_schema(tmp_path / "trials.parquet").field("size").type) == "int64"
+    assert written[0] == written[1] == written[2]
+
+
+@pytest.mark.parametrize("name", ["arrays/first_layer.parquet", "curves.parquet"])
+def test_a_truncated_file_is_seen_before_anything_is_trained(tmp_path, name):
+    fill(tmp_path, [IDS])
+    path = tmp_path / name
+    Store(tmp_path).check()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"cannot read .*{path.name}"):
+        Store(tmp_path).check()
+
+
+def test_a_truncated_tree_is_one_message(tmp_path):
+    store = Store(tmp_path)
+    store.append_tree("params.toy", IDS[:1], {"value": np.ones(1)})
+    (path,) = (tmp_path / "parts").glob("params.toy-*")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"cannot read .*params\.toy"):
+        list(store.read_trees("params.toy"))
+    with pytest.raises(UserError, match=r"cannot read .*params\.toy"):
+        store.rewind(0)
+
+
+def test_rows_take_the_names_of_the_plan(tmp_path):
+    fill(tmp_path, [IDS[:2]])
+    store = Store(tmp_path)
+    store.append("trials", trial_rows(IDS[2:4]))
+    before = (tmp_path / "trials.parquet").read_bytes()
+    store.relabel(labels(IDS))
+    assert (tmp_path / "trials.parquet").read_bytes() == before, "nothing to rename"
+    store.relabel(labels(IDS[1:3], "renamed"))
+    names = store.read("trials").set_index("trial")["point"].to_dict()
+    assert names == {
+        IDS[0]: f"point of {IDS[0]}",
+        IDS[1]: f"renamed {IDS[1]}",
+        IDS[2]: f"renamed {IDS[2]}",
+        IDS[3]: f"point of {IDS[3]}",
+    }

@@ -27,7 +27,7 @@ from ablax.sweep.plan import make_plan
 from ablax.sweep.progress import Progress
 from ablax.sweep.run import Run
 from ablax.sweep.store import Store, read_array, read_parquet
-from tests.sweep.toys import SHORT, Config, experiment, network, quadratic
+from tests.sweep.toys import SHORT, Config, experiment, network, quadratic, scripted
 
 RATES = (0.1, 0.4, 30.0, 3e38)
 GRID = replace(SHORT, learning_rate=RATES, noise=0.5, patience=2.0)
@@ -902,3 +902,20 @@ def test_best_follows_the_declared_direction(tmp_path):
 
 def test_tables_open_in_pandas(whole):
     assert len(pd.read_parquet(whole / "trials.parquet")) == 24
+
+
+def test_of_equally_good_restarts_the_first_is_kept_whichever_finished_first(tmp_path, monkeypatch):
+    """Restart 20 reaches the best score in fewer steps, and on two devices finishes first."""
+    curves = np.zeros((24, 41))
+    curves[:, 10:] = 0.5
+    curves[0, 30:], curves[20, 20:] = 1.0, 1.0
+    task = scripted(curves, Metric("score", "max"), solved=lambda valid: valid["score"] == 1.0)
+    kept = []
+    for devices in (1, 2):
+        monkeypatch.setattr(launched, "mesh_of", lambda n=devices: mesh_of(jax.devices()[:n]))
+        plan = plan_of(replace(SHORT, steps=40), restarts=24, task=lambda config: task)
+        train(tmp_path / f"{devices}", plan, keep="best")
+        kept.append(bits(tmp_path / f"{devices}"))
+    assert kept[0] == kept[1]
+    (first,) = (trial.id for trial in plan.trials() if trial.restart == 0)
+    assert list(snapshots.load(tmp_path / "1", "toy")) == [first]

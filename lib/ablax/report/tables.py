@@ -145,12 +145,14 @@ class Table:
     @cached_property
     def _baselines(self) -> dict[str, str]:
         """{point: its baseline}, which may have no finished trial, or have been dropped."""
-        points = {point["name"]: point for point in self.study["points"]}
+        # A launch that was cut off may have named points that study.json does not know yet.
+        points = self.settings | {point["name"]: point for point in self.study["points"]}
         named = [name for name, point in points.items() if point["group"] == BASELINE]
         candidates = named or list(self.settings)[:1]
 
         def agreement(a: str, b: str) -> int:
-            return sum(str(points[a][field]) == str(points[b][field]) for field in points[a])
+            fields = points[a].keys() & points[b].keys()
+            return sum(str(points[a][field]) == str(points[b][field]) for field in fields)
 
         return {
             name: max(candidates, key=lambda candidate: agreement(candidate, name))

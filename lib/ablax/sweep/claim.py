@@ -81,8 +81,9 @@ def reached(plan: Plan, rows: pd.DataFrame) -> list[tuple[PlannedTrial, ...]]:
 
 
 def results_of(rows: pd.DataFrame, trials: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """The rows of some trials, in their order."""
-    return rows.set_index("trial").loc[[trial.id for trial in trials]].reset_index()
+    """The rows of some trials, in their order and under the names that this plan gives them."""
+    found = rows.set_index("trial").loc[[trial.id for trial in trials]].reset_index()
+    return found.assign(point=[trial.point.name for trial in trials])
 
 
 def recorded_programs(plan: Plan, record: Record | None) -> dict[str, Record]:
@@ -146,6 +147,8 @@ def claim(
         plan, changed = identified(plan, record, directory, allow_changed=allow_changed)
         rows = store.read("trials")
         refuse_foreign(plan, rows, directory)
+        store.check()
+        store.relabel(labels(reached(plan, rows)))
         todo = missing(plan, rows, retry=retry)
         for name, said in recorded_programs(plan, record).items():
             per_device[name] = (slots if name in todo else None) or said["slots_per_device"]

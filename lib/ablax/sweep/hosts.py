@@ -72,13 +72,14 @@ def decided(decide: Callable[[], Any]) -> Any:
         return decide()
     if not first():
         answer = json.loads(_broadcast(b""))
-        if "error" in answer:
-            raise SystemExit(2)
+        if "status" in answer:
+            raise SystemExit(answer["status"])
         return answer["value"]
     try:
         answer = {"value": decide()}
-    except UserError:
-        _broadcast(json.dumps({"error": True}).encode())
+    except BaseException as error:
+        status = 2 if isinstance(error, UserError) else 1
+        _broadcast(json.dumps({"status": status}).encode())
         raise
     _broadcast(json.dumps(answer).encode())
     return json.loads(json.dumps(answer["value"]))  # as the others see it

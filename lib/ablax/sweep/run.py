@@ -261,7 +261,9 @@ def _snapshots(run: Run, parents: set[str]) -> dict[str, Any]:
     found = {}
     for program in run.plan.programs:
         like = start_of(program.task, program.example).best
-        for trials, tree in Snapshots("all", run.store, program).read():
+        snapshots = Snapshots("all", run.store, program)
+        hosts.decided(snapshots.settle)
+        for trials, tree in snapshots.read():
             for row, trial in enumerate(trials):
                 if trial in parents:
                     found[trial] = from_state_dict(like, engine.take(tree["variables"], row))

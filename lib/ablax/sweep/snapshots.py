@@ -41,27 +41,30 @@ class Snapshots:
             return
         values = np.asarray(finished.measured[f"valid/{self.objective.name}"], np.float32)
         if self.keep == "best":
-            points = [trial.point.name for trial in trials]
-            worth = [i for i, point in enumerate(points) if self._first_or_better(point, values[i])]
+            worth = [i for i, t in enumerate(trials) if self._may_be_best(t.point.name, values[i])]
         else:
             worth = list(range(len(trials)))
         if worth:
             tree = {"value": values[worth], "variables": take(finished.snapshots, worth)}
             self.store.append_tree(self.part, [trials[i].id for i in worth], to_state_dict(tree))
 
-    def _first_or_better(self, point: str, value: float) -> bool:
-        held = self._best.get(point)
-        better = held is None or self._better(value, held)
-        if better:
-            self._best[point] = value
-        return better
+    def _may_be_best(self, point: str, value: float) -> bool:
+        """Whether nothing better has been seen: which of equals is kept, `merge` decides."""
+        merit = self._merit(value)
+        if merit < self._best.get(point, -np.inf):
+            return False
+        self._best[point] = merit
+        return True
 
-    def _better(self, value: float, held: float) -> bool:
-        return not np.isfinite(held) or bool(self.objective.better(value, held))
+    def _merit(self, value: float) -> float:
+        return float(np.nan_to_num(self.objective.sign * value, nan=-np.inf, neginf=-np.inf))
+
+    def settle(self) -> None:
+        """Finish what a launch that was cut off had begun to replace; on one host alone."""
+        _settle(self.place)
 
     def read(self) -> Iterator[tuple[list[str], dict[str, Any]]]:
         """(trials, their values and variables), in portions: of earlier launches, and of this."""
-        _settle(self.place)
         if self.place.exists():
             yield _read(self.place)
         yield from self.store.read_trees(self.part)
@@ -70,10 +73,13 @@ class Snapshots:
         """Bring the parts to params/.
 
         Args:
-            points: {trial: its point} of the trials whose snapshots are wanted.
+            points: {trial: its point} of the trials whose snapshots are wanted, in the order of
+                the plan: of equal restarts the first is the best, whichever finished first.
         """
         if not self.store.has(self.part):
             return
+        self.settle()
+        rank = {trial: i for i, trial in enumerate(points)}
         kept: dict[str, tuple[float, str, Any]] = {}  # point or trial -> (value, trial, tree)
         for trials, tree in self.read():
             for i, trial in enumerate(trials):
@@ -81,11 +87,17 @@ class Snapshots:
                     continue
                 key = trial if self.keep == "all" else points[trial]
                 value, held = float(tree["value"][i]), kept.get(key)
-                if held is None or held[1] == trial or self._better(value, held[0]):
+                # The same trial again has been trained again, and that is the one that counts.
+                if (
+                    held is None
+                    or held[1] == trial
+                    or (self._merit(value), -rank[trial]) > (self._merit(held[0]), -rank[held[1]])
+                ):
                     kept[key] = (value, trial, take(tree["variables"], i))
         if not kept:  # their children's are better, and come later
             return
-        values, trials, trees = zip(*kept.values(), strict=True)
+        ordered = sorted(kept.values(), key=lambda found: rank[found[1]])
+        values, trials, trees = zip(*ordered, strict=True)
         words = [divmod(int(trial, 16), 2**32) for trial in trials]
         item = {
             "trial": np.array(words, np.uint32),

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,6 +85,15 @@ def _number(path: Path) -> int:
     return int(number) if number.isdigit() and not path.name.startswith(".") else -1
 
 
+def _labelled(rows: pd.DataFrame, order: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """The rows of trials with the labels of the plan, for those that it has."""
+    labels = {}
+    for name in next(iter(order.values()), {}):
+        given = zip(rows["trial"], rows[name], strict=True)
+        labels[name] = [order[t][name] if t in order else own for t, own in given]
+    return rows.assign(**labels)
+
+
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
@@ -117,9 +127,8 @@ class Store:
         _remove(set(later) - set(trees))
         finished = self.finished()
         for path in trees:
-            with np.load(path, allow_pickle=False) as part:
-                if not finished.issuperset(part["trial"].tolist()):
-                    path.unlink()
+            if not finished.issuperset(_read_tree(path)[0]):
+                path.unlink()
         self.position = max(position, self._following())
 
     def append(self, table: str, rows: pd.DataFrame) -> None:
@@ -138,10 +147,7 @@ class Store:
 
     def read_trees(self, name: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
         """(trials, nested dict of arrays) of every part of that name, oldest first."""
-        for path in self._parts_of(name):
-            with np.load(path, allow_pickle=False) as part:
-                flat = {key.removeprefix("tree/"): part[key] for key in part if key != "trial"}
-                yield part["trial"].tolist(), unflatten_dict(flat, sep="/")
+        yield from map(_read_tree, self._parts_of(name))
 
     def append_array(self, name: str, trials: Sequence[str], values: np.ndarray) -> None:
         """Keep one array per trial; programs may differ in its shape."""
@@ -190,9 +196,7 @@ class Store:
                     .drop(columns="_rank")
                 )
             if table == "trials" and len(rows):
-                for name in next(iter(order.values()), {}):
-                    given = zip(rows["trial"], rows[name], strict=True)
-                    rows[name] = [order[t][name] if t in order else own for t, own in given]
+                rows = _labelled(rows, order)
             if len(rows.columns):
                 write_parquet(self.directory / f"{table}.parquet", rows.reset_index(drop=True))
             parts = self._parts_of(table)
@@ -212,6 +216,26 @@ class Store:
         """Remove the parts of a table or tree."""
         _remove(self._parts_of(name))
 
+    def check(self) -> None:
+        """Look at the end of every file, where a truncated one shows.
+
+        Raises:
+            UserError: a file is not whole.
+        """
+        for path in [*self.directory.glob("*.parquet"), *self.directory.glob("arrays/*.parquet")]:
+            try:
+                pq.read_metadata(path)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"cannot read {path}: {error}") from error
+
+    def relabel(self, order: Mapping[str, Mapping[str, str]]) -> None:
+        """Give the rows of finished trials the labels that the plan gives them now."""
+        for path in self._files("trials", "trials"):
+            rows = read_parquet(path)
+            renamed = _labelled(rows, order)
+            if not renamed.equals(rows):
+                write_parquet(path, renamed)
+
     def forget(self, trials: set[str]) -> None:
         """Drop all rows of finished trials, so that these are trained again."""
         arrays = [path for name in self._array_names() for path in self._parts_of(f"arrays.{name}")]
@@ -224,7 +248,7 @@ class Store:
                 write_parquet(path, rows.filter(pa.array(stays)))
 
     def _compact_array(self, name: str, rank: dict[str, int]) -> None:
-        tables = [pq.read_table(path) for path in self._files(f"arrays.{name}", f"arrays/{name}")]
+        tables = [_read_table(path) for path in self._files(f"arrays.{name}", f"arrays/{name}")]
         joined = pa.concat_tables(tables)
         ranks = np.array([rank.get(trial, -1) for trial in joined["trial"].to_pylist()])
         keep = np.flatnonzero(ranks >= 0)
@@ -257,9 +281,16 @@ class Store:
         return {trial: array for path in files for trial, array in read_array(path).items()}
 
     def read(self, table: str) -> pd.DataFrame:
-        """A table, compacted or in parts; empty if there is neither."""
+        """A table, compacted or in parts; empty if there is neither.
+
+        A crash while tables were compacted leaves rows twice: they are read once.
+        """
         frames = [read_parquet(path) for path in self._files(table, table)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        if not frames:
+            return pd.DataFrame()
+        rows = pd.concat(frames, ignore_index=True)
+        key = [name for name in ("trial", "step") if name in rows]
+        return rows.drop_duplicates(key, ignore_index=True) if key and len(frames) > 1 else rows
 
 
 def trials_in(rows: pd.DataFrame) -> set[str]:
@@ -273,16 +304,24 @@ def read_parquet(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is not there, or is not a whole Parquet file.
     """
-    try:
-        return pd.read_parquet(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    # As objects, integers that may be missing stay integers, however often they are rewritten.
+    return _read_table(path).to_pandas(integer_object_nulls=True)
 
 
 def _read_table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _read_tree(path: Path) -> tuple[list[str], dict[str, Any]]:
+    try:
+        # Opened here: of what is no archive, NumPy leaves the file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as part:
+            flat = {key.removeprefix("tree/"): part[key] for key in part if key != "trial"}
+            return part["trial"].tolist(), unflatten_dict(flat, sep="/")
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
