@@ -390,7 +390,7 @@ def test_trees_are_never_pickled(tmp_path):
         Store(tmp_path).append_tree("params.toy", IDS[:2], objects)
     place = tmp_path / "parts" / "params.toy-000000.npz"
     np.savez(place, trial=np.array(IDS[:2]), **{"tree/x": objects["x"]})
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(UserError, match="allow_pickle"):
         list(Store(tmp_path).read_trees("params.toy"))
 
 
