@@ -9,7 +9,7 @@ import pytest
 from ablax.errors import UserError
 from ablax.sweep import grid
 from ablax.sweep.mesh import LANES
-from ablax.sweep.plan import Identity, describe, make_plan, points_of, trial_id
+from ablax.sweep.plan import Identity, describe, file_name, make_plan, points_of, trial_id
 from tests.sweep.toys import SHORT, Config, compilations, experiment
 
 
@@ -154,3 +154,9 @@ def test_groups_are_the_rows_of_the_table():
         ("l2=0.2", "L2"),
         ("width=4", "wide"),
     ]
+
+
+def test_programs_whose_data_have_the_same_file_name_keep_apart_files():
+    """Their parked states once went to parts of one name: the last piece of the path."""
+    assert file_name("dataset=/a/table.csv") != file_name("dataset=/b/table.csv")
+    assert "/" not in file_name("dataset=/a/table.csv")

@@ -418,7 +418,8 @@ def test_what_came_after_the_checkpoint_is_rewound(tmp_path):
     store, place = Store(tmp_path), tmp_path / "checkpoints"
     position, before = checkpoint.host_of(place, 1)["position"], store.finished()
     assert 0 < position < store.position
-    assert rewind(tmp_path, store, long_plan()) == (1, [])
+    found = checkpoint.latest(tmp_path / checkpoint.PLACE)
+    assert rewind(tmp_path, store, long_plan(), found) == (1, [])
     assert Store(tmp_path).position == store.position == position
     assert store.finished() < before
 

@@ -125,6 +125,25 @@ def _unwritten(path: Path, error: Exception) -> Exception:
     )
 
 
+class Latest(NamedTuple):
+    """The newest checkpoint that is whole, if any, and what is wrong with those after it."""
+
+    number: int | None
+    host: dict[str, Any]  # empty where there is none
+    complaints: list[str]
+
+    @property
+    def holds(self) -> set[str]:
+        """The trials that were in training."""
+        return {trial for trial in self.host.get("holds", ()) if trial is not None}
+
+
+def latest(place: Path) -> Latest:
+    """Look at the checkpoints; costs as much as reading all their bytes."""
+    number, complaints = newest(place)
+    return Latest(number, {} if number is None else host_of(place, number), complaints)
+
+
 def numbered(place: Path) -> list[int]:
     """The checkpoints that were committed, oldest first."""
     return sorted(int(path.name) for path in place.glob("*") if path.name.isdigit())

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ablax.errors import UserError
 from ablax.sweep import checkpoint, lock
+from ablax.sweep.checkpoint import Latest
 from ablax.sweep.lock import locked
 from ablax.sweep.plan import Identity, Plan, PlannedTrial, Program
 from ablax.sweep.provenance import conditions
@@ -25,6 +26,8 @@ LEFTOVERS = (PROBE, f".{STUDY}.tmp", lock.NAME)  # of a crash in a launch's firs
 PROGRAM = "program (hash of its StableHLO)"
 
 Record = dict[str, Any]
+Rounds = Sequence[Sequence[PlannedTrial]]
+"""The trials of each round that has been reached."""
 
 
 def prepare(directory: Path) -> None:
@@ -86,13 +89,14 @@ def results_of(rows: pd.DataFrame, trials: Sequence[PlannedTrial]) -> pd.DataFra
     return found.assign(point=[trial.point.name for trial in trials])
 
 
-def recorded_programs(plan: Plan, record: Record | None) -> dict[str, Record]:
+def recorded_programs(plan: Plan, record: Record) -> dict[str, Record]:
     """{program of the plan: what was recorded of it}, matched by statics."""
-    programs = record["provenance"]["programs"].values() if record else ()
+    programs = record["provenance"]["programs"].values()
     found = {}
     for program in plan.programs:
+        statics = json.loads(json.dumps(program.statics))  # as they read when recorded
         for said in programs:
-            if said.get("statics") == json.loads(json.dumps(program.statics)):
+            if said["statics"] == statics:
                 found[program.name] = said
     return found
 
@@ -139,29 +143,32 @@ def claim(
         UserError: it cannot go on here.
     """
     record, store = record_of(directory), Store(directory)
+    found = checkpoint.latest(directory / checkpoint.PLACE)
     per_device = {program.name: slots or program.slots_per_device for program in plan.programs}
     marks: list[str] = []
     other_program = False
     if record is not None:
         marks += record["marks"]
-        plan, changed = identified(plan, record, directory, allow_changed=allow_changed)
+        recorded = recorded_programs(plan, record)
+        plan, changed = identified(plan, record, recorded, directory, allow_changed=allow_changed)
         rows = store.read("trials")
-        refuse_foreign(plan, rows, directory)
+        rounds = reached(plan, rows)
+        refuse_foreign(plan, rounds, rows, found.holds, directory)
         store.check()
-        store.relabel(labels(reached(plan, rows)))
-        todo = missing(plan, rows, retry=retry)
-        for name, said in recorded_programs(plan, record).items():
+        store.relabel(labels(rounds))
+        todo = missing(plan, rounds, rows, retry=retry)
+        for name, said in recorded.items():
             per_device[name] = (slots if name in todo else None) or said["slots_per_device"]
-        place = directory / checkpoint.PLACE
-        begun = len(rows) > 0 or bool(checkpoint.numbered(place))
+        begun = len(rows) > 0 or found.number is not None or bool(found.complaints)
         if begun and todo:
+            trained = {name: said for name, said in recorded.items() if name in todo}
             changed += changed_conditions(
-                plan, record, per_device, todo, allow_changed=allow_changed
+                plan, record, trained, per_device, allow_changed=allow_changed
             )
             other_program = any(change.startswith(PROGRAM) for change in changed)
             done = f"from {len(rows):,} finished trials on"
             marks += [f"{change} ({done})" for change in changed]
-    number, notes = rewind(directory, store, plan, anew=other_program)
+    number, notes = rewind(directory, store, plan, found, anew=other_program)
     if retry:
         rows = store.read("trials")
         if len(rows):
@@ -171,17 +178,8 @@ def claim(
     return Claim(identities, per_device, number, following, marks, notes)
 
 
-def _held(directory: Path) -> set[str]:
-    """The trials that the checkpoint holds which a launch would go on from."""
-    place = directory / checkpoint.PLACE
-    number, _ = checkpoint.newest(place)
-    if number is None:
-        return set()
-    return {trial for trial in checkpoint.host_of(place, number)["holds"] if trial is not None}
-
-
 def rewind(
-    directory: Path, store: Store, plan: Plan, *, anew: bool = False
+    directory: Path, store: Store, plan: Plan, found: Latest, *, anew: bool = False
 ) -> tuple[int | None, list[str]]:
     """(the checkpoint to go on from, what is wrong with later ones); the store is rewound to it.
 
@@ -192,13 +190,13 @@ def rewind(
         directory: of the study.
         store: of the study.
         plan: of this launch.
+        found: among its checkpoints.
         anew: the checkpoints are of another program, and cannot be gone on from.
     """
-    place = directory / checkpoint.PLACE
-    number, notes = (None, []) if anew else checkpoint.newest(place)
-    checkpoint.clear(place, after=number)
+    number, notes = (None, []) if anew else (found.number, found.complaints)
+    checkpoint.clear(directory / checkpoint.PLACE, after=number)
     if number is not None:
-        store.rewind(checkpoint.host_of(place, number)["position"])
+        store.rewind(found.host["position"])
         return number, notes
     if store.unsettled:
         store.compact(labels(reached(plan, store.read("trials"))), complete=False)
@@ -230,9 +228,8 @@ def settle(directory: Path) -> None:
         store.compact(order, complete=False)
 
 
-def missing(plan: Plan, rows: pd.DataFrame, *, retry: bool = False) -> set[str]:
+def missing(plan: Plan, rounds: Rounds, rows: pd.DataFrame, *, retry: bool = False) -> set[str]:
     """The programs that have anything to train; of a later round, any may."""
-    rounds = reached(plan, rows)
     if len(rounds) < plan.rounds.n:
         return {program.name for program in plan.programs}
     done = trials_in(rows)
@@ -242,7 +239,7 @@ def missing(plan: Plan, rows: pd.DataFrame, *, retry: bool = False) -> set[str]:
     return {p.name for p in plan.programs if any(point.name in points for point in p.points)}
 
 
-def labels(rounds: Sequence[Sequence[PlannedTrial]]) -> dict[str, dict[str, str]]:
+def labels(rounds: Rounds) -> dict[str, dict[str, str]]:
     """What the store's tables take from the plan: the order of its trials, and their names."""
     return {
         t.id: {"point": t.point.name, "group": t.point.group} for trials in rounds for t in trials
@@ -250,7 +247,12 @@ def labels(rounds: Sequence[Sequence[PlannedTrial]]) -> dict[str, dict[str, str]
 
 
 def identified(
-    plan: Plan, record: Record, directory: Path, *, allow_changed: bool
+    plan: Plan,
+    record: Record,
+    recorded: dict[str, Record],
+    directory: Path,
+    *,
+    allow_changed: bool,
 ) -> tuple[Plan, list[str]]:
     """(the plan with its trials named as they were, what has changed since they were named).
 
@@ -265,7 +267,7 @@ def identified(
     changed = _changes({"seed": record["seed"]}, {"seed": plan.seed})
     identities = {}
     for program in plan.programs:
-        if said := recorded_programs(plan, record).get(program.name):
+        if said := recorded.get(program.name):
             now = {"data set": program.identity.fingerprint, "task version": program.task.version}
             then = {"data set": said["data"], "task version": said["version"]}
             changed += _changes(then, now, of=_of(plan, program))
@@ -276,15 +278,20 @@ def identified(
 
 
 def changed_conditions(
-    plan: Plan, record: Record, slots: dict[str, int], todo: set[str], *, allow_changed: bool
+    plan: Plan,
+    record: Record,
+    trained: dict[str, Record],
+    slots: dict[str, int],
+    *,
+    allow_changed: bool,
 ) -> list[str]:
     """What has changed in the program, its versions or its device: trials would not be alike.
 
     Args:
         plan: of this launch.
         record: of the study.
+        trained: what was recorded of the programs that are trained in this launch.
         slots: {program: slots per device} of this launch.
-        todo: the programs that are trained in it.
         allow_changed: go on all the same.
 
     Raises:
@@ -292,9 +299,8 @@ def changed_conditions(
     """
     changed = _changes(record["provenance"]["conditions"], conditions(plan))
     marked = []
-    recorded = recorded_programs(plan, record)
     for program in plan.programs:
-        if (said := recorded.get(program.name)) and program.name in todo:
+        if said := trained.get(program.name):
             of = _of(plan, program)
             then, now = {PROGRAM: said["stablehlo"]}, {PROGRAM: program.stablehlo}
             changed += _changes(then, now, of=of)
@@ -305,23 +311,27 @@ def changed_conditions(
     return changed + marked
 
 
-def refuse_foreign(plan: Plan, rows: pd.DataFrame, directory: Path) -> None:
+def refuse_foreign(
+    plan: Plan, rounds: Rounds, rows: pd.DataFrame, held: set[str], directory: Path
+) -> None:
     """A trial that the plan does not have means that this is another study's place.
 
     Args:
         plan: of this launch.
+        rounds: of this launch.
         rows: the finished trials.
-        directory: with the checkpoint that a launch would go on from.
+        held: those that the checkpoint holds which a launch would go on from.
+        directory: of the study.
     """
-    planned = {trial.id for trials in reached(plan, rows) for trial in trials}
-    if lost := _held(directory) - planned - trials_in(rows):
+    planned = {trial.id for trials in rounds for trial in trials}
+    if lost := held - planned - trials_in(rows):
         raise _another(
             directory, plan, f"{len(lost)} trials that its checkpoint holds are not in this one"
         )
     if rows.empty:
         return
     roots = rows.loc[rows["parent"].isna()] if "parent" in rows else rows
-    foreign = trials_in(roots) - {trial.id for trial in plan.trials()}
+    foreign = trials_in(roots) - {trial.id for trial in rounds[0]}
     if foreign:
         raise _another(
             directory,

@@ -65,6 +65,11 @@ class PlannedTrial:
     round: int = 0
 
     @property
+    def end(self) -> int:
+        """The step at which it ends."""
+        return int(self.point.config.steps) if self.until is None else self.until
+
+    @property
     def start(self) -> int:
         """The step at which it starts: where it continues its parent's trajectory, if it does."""
         return 0 if self.parent is None or self.inherits != "state" else self.parent.until or 0
@@ -89,6 +94,11 @@ class Program:
     identity: Identity
     bytes_per_slot: int
     slots_per_device: int
+
+    @property
+    def file_name(self) -> str:
+        """The name as that of a file or folder."""
+        return file_name(self.name)
 
     @property
     def statics(self) -> dict[str, Any]:
@@ -273,6 +283,14 @@ def make_plan(
     )
 
 
+def file_name(program: str) -> str:
+    """
+    >>> file_name("model=mlp dataset=/my/table.csv")
+    'model=mlp-dataset=-my-table.csv'
+    """
+    return "".join(c if c.isalnum() or c in "=-_." else "-" for c in program)
+
+
 def trial_id(
     experiment: str, identity: Identity, point: Point, restart: int, origin: Any = None
 ) -> str:
@@ -308,7 +326,7 @@ def describe(plan: Plan) -> dict[str, str]:
         )
 
     n_trials = len(plan.points) * plan.restarts
-    steps = sum(t.until or int(t.point.config.steps) for t in plan.trials())
+    steps = sum(trial.end for trial in plan.trials())
     many = plan.rounds.n > 1
     lines = {
         "experiment": plan.experiment,

@@ -94,7 +94,7 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
         [t.point.config for t in trials],
         [t.restart for t in trials],
         run.plan.seed,
-        [int(t.point.config.steps) if t.until is None else t.until for t in trials],
+        [t.end for t in trials],
     )
     runner = _engine(run, program)
     given = _given(run, runner, program, trials, columns)
@@ -142,8 +142,7 @@ def _learn(
     recorder.add(trials, boundary)
     busy = runner.statistics.share_busy()
     if (finished := boundary.finished) is not None:
-        limits = [trials[i].until or int(trials[i].point.config.steps) for i in finished.index]
-        saved = int(np.sum(np.array(limits) - finished.steps))
+        saved = int(np.sum(np.array([trials[i].end for i in finished.index]) - finished.steps))
         run.progress.advance(steps=saved, finished=len(finished.index), busy=busy, best=None)
     if (evaluated := boundary.evaluated) is not None:
         best = best_seen(evaluated, runner.task.objective)
@@ -277,4 +276,4 @@ def _snapshots(run: Run, parents: set[str]) -> dict[str, Any]:
 
 def _states(program: Program) -> str:
     """Name of the parts with the states of a program's parked trials."""
-    return f"states.{Path(program.name).name}"
+    return f"states.{program.file_name}"

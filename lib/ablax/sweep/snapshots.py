@@ -14,7 +14,7 @@ from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.sweep import hosts
 from ablax.sweep.engine import Finished, stacked, take
-from ablax.sweep.plan import Program
+from ablax.sweep.plan import Program, file_name
 from ablax.sweep.store import Store
 
 Keep = Literal["none", "best", "all"]
@@ -31,7 +31,7 @@ class Snapshots:
     def __init__(self, keep: Keep, store: Store, program: Program):
         self.keep, self.store = keep, store
         self.place = _place(store.directory, program.name)
-        self.part = f"params.{self.place.name}"
+        self.part = f"params.{program.file_name}"
         self.objective = program.task.objective or Metric("loss", "min")
         self._best: dict[str, float] = {}  # of each point, as far as this launch has seen
 
@@ -115,8 +115,7 @@ def load(directory: Path, program: str) -> dict[str, Any]:
 
 
 def _place(directory: Path, program: str) -> Path:
-    name = "".join(c if c.isalnum() or c in "=-_." else "-" for c in program)
-    return (directory / "params" / name).absolute()
+    return (directory / "params" / file_name(program)).absolute()
 
 
 def _read(place: Path) -> tuple[list[str], dict[str, Any]]:

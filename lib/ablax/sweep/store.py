@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,6 @@ class Store:
                 key = ["_rank", "step"] if "step" in rows else ["_rank"]
                 rows = (
                     rows.assign(_rank=[rank[trial] for trial in rows["trial"]])
-                    .drop_duplicates([*key, "trial"], keep="first")
                     .sort_values(key, kind="stable")
                     .drop(columns="_rank")
                 )
@@ -223,10 +222,7 @@ class Store:
             UserError: a file is not whole.
         """
         for path in [*self.directory.glob("*.parquet"), *self.directory.glob("arrays/*.parquet")]:
-            try:
-                pq.read_metadata(path)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise UserError(f"cannot read {path}: {error}") from error
+            _read_table(path, pq.read_metadata)
 
     def relabel(self, order: Mapping[str, Mapping[str, str]]) -> None:
         """Give the rows of finished trials the labels that the plan gives them now."""
@@ -308,9 +304,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
     return _read_table(path).to_pandas(integer_object_nulls=True)
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path, read: Callable[[Path], Any] = pq.read_table) -> Any:
     try:
-        return pq.read_table(path)
+        return read(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 

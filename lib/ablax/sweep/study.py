@@ -19,7 +19,7 @@ from ablax.sweep.checkpoint import Checkpoints
 from ablax.sweep.claim import Claim, claim, labels, prepare, reached, rewind
 from ablax.sweep.lock import locked
 from ablax.sweep.mesh import LANES
-from ablax.sweep.plan import Identity, Plan, PlannedTrial
+from ablax.sweep.plan import Identity, Plan
 from ablax.sweep.progress import Progress
 from ablax.sweep.records import checkpoint_rows, timing_rows
 from ablax.sweep.run import Run, train_program
@@ -124,7 +124,8 @@ def _train_within_memory(run: Run) -> None:
         run.engines.clear()
         run.slots[run.program] = fewer
         run.checkpoints.wait()
-        number, _ = rewind(run.directory, run.store, run.plan)
+        found = checkpoint.latest(run.checkpoints.place)
+        number, _ = rewind(run.directory, run.store, run.plan, found)
         run.mark(f"{full}: {fewer} from then on")
         _restore(run, number)
 
@@ -143,7 +144,7 @@ def _train_rounds(run: Run) -> None:
             run.write_record()
         if announced < len(rounds) - 1:
             announced = len(rounds) - 1
-            run.progress.extend(len(todo), sum(map(_steps, todo)))
+            run.progress.extend(len(todo), sum(trial.end - trial.start for trial in todo))
         for program in run.plan.programs:
             points = {point.name for point in program.points}
             members = [trial for trial in todo if trial.point.name in points]
@@ -152,10 +153,6 @@ def _train_rounds(run: Run) -> None:
             if members and not run.stopped:
                 run.program = program.name
                 train_program(run, program, members)
-
-
-def _steps(trial: PlannedTrial) -> int:
-    return (trial.until or int(trial.point.config.steps)) - trial.start
 
 
 def _settle(run: Run, before: int, started: float) -> Result:
