@@ -22,6 +22,7 @@ import tyro
 from rich.console import Console
 
 from ablax.errors import UserError
+from ablax.flags import read
 from ablax.sweep import checkpoint, engine, slots
 from ablax.sweep.checkpoint import Checkpoints
 from ablax.sweep.device import training_data
@@ -72,10 +73,7 @@ class Finding:
 
 def main(name: str, module: Any, arguments: list[str]) -> int:
     """Audit one experiment; 1 if a promise does not hold."""
-    flags = tyro.cli(
-        Flags, args=arguments, prog=f"./launch.sh audit {name}",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+    flags = read(Flags, f"audit {name}", arguments)
     if flags.preset not in module.PRESETS:
         raise UserError(f"--preset: expected one of {list(module.PRESETS)}, got {flags.preset}")
     if flags.trials < 1:

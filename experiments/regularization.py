@@ -19,9 +19,9 @@ import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties, schedules
 from ablax.activations import ACTIVATIONS
-from ablax.config import BaseConfig, Preset, config, flag_of, hparam, static
+from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import DATASETS, load, split
-from ablax.errors import UserError
+from ablax.errors import UserError, flag_of
 from ablax.metrics import Metric
 from ablax.models.initializers import INITIALIZERS
 from ablax.models.mlp import MLP

@@ -8,14 +8,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from experiments._hosts.where import Where, flag
+from ablax.errors import flag_of
+from ablax.signals import handled
+from experiments._hosts.where import Where
 
 GRACE = 5.0  # seconds in which the others may end by themselves after one has died
 KILL_AFTER = 10.0  # seconds between SIGTERM and SIGKILL
@@ -63,7 +64,7 @@ def processes_of(
     """
     if where.processes == 1 or where.coordinator is not None:
         said = ("coordinator", "processes", "process_id") if where.coordinator else ()
-        flags = [word for name in said for word in (flag(name), str(getattr(where, name)))]
+        flags = [word for name in said for word in (flag_of(name), str(getattr(where, name)))]
         return [Process((*prefix, *command, *flags))]
     n = where.processes
     address = f"127.0.0.1:{_free_port()}"
@@ -158,15 +159,8 @@ def _forwarding(children: list[_Child]) -> Iterator[list[int]]:
         forwarded.append(number)
         _signal(children, number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled(forward):
         yield forwarded
-        return
-    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield forwarded
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _signal(children: Sequence[_Child], number: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
-from ablax.errors import UserError, unknown
+from ablax.errors import UserError, flag_of, unknown
 
 PLACES = ("local", "slurm", "tpu-pod")
 LOWEST = {"processes": 1, "process_id": 0, "nodes": 1, "gpus_per_node": 1, "cpus_per_task": 1}
@@ -39,14 +39,6 @@ class Where:
     remote_dir: str | None = None
 
 
-def flag(name: str) -> str:
-    """
-    >>> flag("process_id")
-    '--process-id'
-    """
-    return "--" + name.replace("_", "-")
-
-
 def parse(arguments: Sequence[str]) -> tuple[Where, list[str]]:
     """(where, the other arguments in their order); the flags may stand anywhere.
 
@@ -61,16 +53,16 @@ def parse(arguments: Sequence[str]) -> tuple[Where, list[str]]:
     for field in fields(Where):
         # Values stay text and are collected, so that what is refused is said in our own words.
         if field.name == "dry_run":
-            parser.add_argument(flag(field.name), action="append_const", const=True)
+            parser.add_argument(flag_of(field.name), action="append_const", const=True)
         else:
-            parser.add_argument(flag(field.name), action="append")
+            parser.add_argument(flag_of(field.name), action="append")
     found, rest = parser.parse_known_args(arguments)
     given = {}
     for name, values in vars(found).items():
         if values is None:
             continue
         if len(values) > 1:
-            raise UserError(f"{flag(name)}: expected once, got {len(values)} times")
+            raise UserError(f"{flag_of(name)}: expected once, got {len(values)} times")
         given[name] = _value(name, values[0])
     where = Where(**given)
     _validate(where, set(given))
@@ -109,7 +101,7 @@ def _value(name: str, text: str | bool) -> str | int | bool:
 
 
 def _refuse(name: str, expected: str, got: str) -> NoReturn:
-    raise UserError(f"{flag(name)}: expected {expected}, got {got!r}")
+    raise UserError(f"{flag_of(name)}: expected {expected}, got {got!r}")
 
 
 def _validate(where: Where, given: set[str]) -> None:
@@ -118,12 +110,13 @@ def _validate(where: Where, given: set[str]) -> None:
         if place != where.on and wrong:
             hint = " (one process a node or worker elsewhere)" if place == "local" else ""
             raise UserError(
-                f"{flag(wrong[0])}: expected together with --on {place}{hint}, got --on {where.on}"
+                f"{flag_of(wrong[0])}: expected together with --on {place}{hint}, "
+                f"got --on {where.on}"
             )
     if where.on == "tpu-pod" and where.tpu is None:
         raise UserError("--on tpu-pod: expected --tpu NAME too, got none")
     if given & {"coordinator", "process_id"}:
-        absent = [flag(name) for name in OWNED["local"] if name not in given]
+        absent = [flag_of(name) for name in OWNED["local"] if name not in given]
         if absent:
             raise UserError(
                 "expected --coordinator HOST:PORT, --processes N and --process-id I together, "

@@ -16,13 +16,14 @@ import tyro
 from rich.console import Console
 
 from ablax.errors import UserError
+from ablax.flags import read
 from ablax.sweep.provenance import command_line
 from ablax.sweep.store import read_parquet, write_json
-from experiments.bench.kill import STUDY, finish, start, writing
+from experiments.bench.kill import finish, start, study, writing
 from experiments.bench.tables import table
 
-NEVER = 1e6
-"""Minutes between checkpoints of a study without."""
+NEVER = 6e7
+"""Seconds between checkpoints of a study without."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ class Flags:
 
 
 def main(arguments: list[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=arguments, prog="./launch.sh bench checkpoint",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+    flags = read(Flags, "bench checkpoint", arguments)
     if flags.repeats < 1 or flags.restarts < 1:
         raise UserError("--repeats and --restarts: expected at least 1")
     shutil.rmtree(flags.out, ignore_errors=True)
@@ -57,11 +55,11 @@ def measure(flags: Flags) -> dict[str, Any]:
     cache = flags.out / "cache"
     runs: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
     for repeat in range(-1, flags.repeats):  # once to fill the cache of compiled programs
-        turns = [("without", NEVER), ("with", flags.seconds / 60)]
-        for name, minutes in turns[:: 1 - 2 * (repeat % 2)]:  # a machine that slows down hits both
+        turns = [("without", NEVER), ("with", flags.seconds)]
+        for name, seconds in turns[:: 1 - 2 * (repeat % 2)]:  # a machine that slows down hits both
             directory = flags.out / name
             shutil.rmtree(directory, ignore_errors=True)
-            finish(_command(flags, directory, minutes), cache)
+            finish(_command(flags, directory, seconds), cache)
             if repeat >= 0:
                 runs[name].append(_clocks(directory))
     ratios = [
@@ -69,7 +67,7 @@ def measure(flags: Flags) -> dict[str, Any]:
     ]
     return {
         "command": command_line(),
-        "study": " ".join(_command(flags, flags.out / "with", flags.seconds / 60)),
+        "study": " ".join(_command(flags, flags.out / "with", flags.seconds)),
         "runs": runs,
         "ratios": ratios,
         "blocked_share": sum(run["blocked"] for run in runs["with"])
@@ -78,9 +76,8 @@ def measure(flags: Flags) -> dict[str, Any]:
     }
 
 
-def _command(flags: Flags, directory: Path, minutes: float) -> list[str]:
-    sizes = ["--restarts", str(flags.restarts), "--steps", str(flags.steps)]
-    return [*STUDY, *sizes, "--checkpoint-minutes", str(minutes), "--out", str(directory)]
+def _command(flags: Flags, directory: Path, seconds: float) -> list[str]:
+    return study(flags.restarts, flags.steps, seconds, directory)
 
 
 def _clocks(directory: Path) -> dict[str, float]:
@@ -97,7 +94,7 @@ def _resume(flags: Flags, cache: Path) -> dict[str, float]:
     """Seconds from the command to the first checkpoint after a new segment."""
     directory = flags.out / "resumed"
     log = flags.out / "resumed.log"
-    process = start(_command(flags, directory, 1 / 60), cache, log)
+    process = start(_command(flags, directory, 1.0), cache, log)
     while len(writing(directory)) < 2 and process.poll() is None:
         time.sleep(0.01)
     time.sleep(1.0)

@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 
 from ablax.errors import UserError
+from ablax.flags import read
 from ablax.sweep.provenance import command_line
 from ablax.sweep.store import write_json
 from experiments.bench import tables
@@ -75,9 +76,7 @@ class Flags:
 
 
 def main(arguments: list[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=arguments, prog="./launch.sh bench gpu", config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    flags = read(Flags, "bench gpu", arguments)
     if any(lanes < 1 for lanes in flags.lanes):
         raise UserError(f"--lanes: expected at least 1, got {min(flags.lanes)}")
     result = measure(flags)

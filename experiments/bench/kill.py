@@ -25,6 +25,7 @@ import tyro
 from rich.console import Console
 
 from ablax.errors import UserError
+from ablax.flags import read
 from ablax.sweep import snapshots
 from ablax.sweep.provenance import command_line
 from ablax.sweep.store import Store, write_json
@@ -65,10 +66,7 @@ class Kill:
 
 
 def main(arguments: list[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=arguments, prog="./launch.sh bench kill",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+    flags = read(Flags, "bench kill", arguments)
     if flags.kills < 1:
         raise UserError(f"--kills: expected at least 1, got {flags.kills}")
     shutil.rmtree(flags.out, ignore_errors=True)
@@ -109,10 +107,15 @@ def measure(flags: Flags) -> dict[str, Any]:
     }
 
 
+def study(restarts: int, steps: int, seconds: float, directory: Path) -> list[str]:
+    """The study of the durability benches, with a checkpoint every `seconds`."""
+    sizes = ["--restarts", str(restarts), "--steps", str(steps)]
+    minutes = ["--checkpoint-minutes", str(seconds / 60)]
+    return [*STUDY, *sizes, *minutes, "--out", str(directory)]
+
+
 def _command(flags: Flags, directory: Path) -> list[str]:
-    minutes = str(flags.checkpoint_seconds / 60)
-    sizes = ["--restarts", str(flags.restarts), "--steps", str(flags.steps)]
-    return [*STUDY, *sizes, "--checkpoint-minutes", minutes, "--out", str(directory)]
+    return study(flags.restarts, flags.steps, flags.checkpoint_seconds, directory)
 
 
 def _on(flags: Flags, command: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ from ablax.config import BaseConfig, config, hparam
 from ablax.data import split
 from ablax.data.generated import xor
 from ablax.errors import UserError
+from ablax.flags import read
 from ablax.metrics import Metric
 from ablax.models.mlp import MLP
 from ablax.sweep import study
@@ -73,10 +74,7 @@ def task(config: Config) -> Task:
 
 
 def main(arguments: list[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=arguments, prog="./launch.sh bench scale",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+    flags = read(Flags, "bench scale", arguments)
     if flags.trials < 1 or flags.steps < 1:
         raise UserError("--trials and --steps: expected at least 1")
     cpu_devices_per_core()

@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 
 from ablax.errors import UserError
+from ablax.flags import read
 from ablax.sweep.mesh import cpu_devices_per_core
 from ablax.sweep.provenance import command_line
 from ablax.sweep.store import write_json
@@ -57,10 +58,7 @@ class Flags:
 
 
 def main(arguments: list[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=arguments, prog="./launch.sh bench sweep",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+    flags = read(Flags, "bench sweep", arguments)
     if flags.repeats < 1:
         raise UserError(f"--repeats: expected at least 1, got {flags.repeats}")
     jax.config.update("jax_platforms", "cpu")  # the peers' device

@@ -33,7 +33,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 import jax
 import numpy as np
 
-from ablax.errors import UserError, unknown
+from ablax.errors import UserError, flag_of, unknown
 
 T = TypeVar("T")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -195,14 +195,6 @@ def _bounds(spec: FieldSpec) -> Iterator[tuple[str, Any]]:
         yield f"at most {high:g}", lambda value: value <= high
     if below is not None:
         yield f"below {below:g}", lambda value: value < below
-
-
-def flag_of(name: str) -> str:
-    """
-    >>> flag_of("dropout_rate")
-    '--dropout-rate'
-    """
-    return "--" + name.replace("_", "-")
 
 
 class Traced:

@@ -24,3 +24,12 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     near = near or [name for name in names if got and name.startswith(got)]
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return UserError(f"unknown {kind} {got!r}{hint} Expected one of: {', '.join(names)}")
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field, as messages name it.
+
+    >>> flag_of("dropout_rate")
+    '--dropout-rate'
+    """
+    return "--" + name.replace("_", "-")

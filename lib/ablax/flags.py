@@ -1,14 +1,17 @@
 """Flags of an experiment: every field of its Config, and what belongs to the study."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
-from ablax.config import FieldSpec, Preset, field_specs, flag_of, values
-from ablax.errors import UserError, unknown
+from ablax.config import FieldSpec, Preset, field_specs, values
+from ablax.errors import UserError, flag_of, unknown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,7 @@ def parse(
         frozen=True,
     )
     _refuse_unknown(arguments, [n for n, _, _ in [*study, *fields]])
-    given = tyro.cli(
-        flags,
-        args=arguments,
-        prog=f"./launch.sh {name}",
-        description=(experiment.__doc__ or "").strip(),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    given = read(flags, name, arguments, (experiment.__doc__ or "").strip())
     # tyro hands back the default object itself for a flag that was not given.
     axes = {
         field: getattr(given, field)
@@ -106,6 +103,17 @@ def parse(
     )
     _validate(launch)
     return launch
+
+
+def read(kind: type[T], name: str, arguments: Sequence[str], description: str | None = None) -> T:
+    """The flags of the command `./launch.sh NAME`, as the dataclass that declares them."""
+    return tyro.cli(
+        kind,
+        args=arguments,
+        prog=f"./launch.sh {name}",
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _validate(launch: Launch) -> None:

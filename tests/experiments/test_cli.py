@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.config import field_specs, flag_of
+from ablax.config import field_specs
+from ablax.errors import flag_of
 from ablax.sweep.engine import Engine
 from experiments.__main__ import COMMANDS, START, main, names
 from experiments.regularization import Config

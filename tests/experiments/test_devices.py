@@ -21,10 +21,7 @@ from ablax.sweep.engine import Engine
 from ablax.sweep.mesh import AXIS, LANES, mesh_of, replicated, sharded
 from ablax.sweep.plan import make_plan
 from experiments.__main__ import load, names
-
-COLLECTIVES = (
-    r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
-)
+from tests.sweep.toys import COLLECTIVES
 
 
 def plan_of(name):

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from ablax.config import field_specs, flag_of
+from ablax.config import field_specs
+from ablax.errors import flag_of
 from experiments import __main__ as command_line
 from experiments.__main__ import main, names
 from experiments._hosts import cluster, local, submit
 from experiments._hosts.cluster import arguments, detected
 from experiments._hosts.local import Process, processes_of
-from experiments._hosts.where import Where, flag, parse
+from experiments._hosts.where import Where, parse
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = shlex.quote(str(ROOT / "launch.sh"))
@@ -142,7 +143,7 @@ def test_a_mistake_is_refused_in_one_line(typed, place, monkeypatch, capsys):
 
 def test_no_experiment_has_a_field_of_a_launcher_flags_name():
     study = {"--preset", "--restarts", "--seed", "--out", "--plan", "--keep", "--slots"}
-    ours = {flag(field.name) for field in fields(Where)}
+    ours = {flag_of(field.name) for field in fields(Where)}
     assert not ours & study
     for name in names():
         config = command_line.load(name).Config

@@ -14,7 +14,16 @@ from ablax.sweep import device, engine
 from ablax.sweep.engine import Engine, Inherited
 from ablax.sweep.mesh import mesh_of
 from ablax.sweep.slots import Status
-from tests.sweep.toys import SHORT, compilations, engine_of, network, quadratic, run, scripted
+from tests.sweep.toys import (
+    COLLECTIVES,
+    SHORT,
+    compilations,
+    engine_of,
+    network,
+    quadratic,
+    run,
+    scripted,
+)
 
 NET = replace(SHORT, steps=24, eval_every=8, patience=1.0, learning_rate=0.1, width=6)
 
@@ -540,11 +549,6 @@ def test_load_and_adopt_are_compiled_once_and_only_if_used():
 
 
 # Devices
-
-
-COLLECTIVES = (
-    r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
-)
 
 
 def test_no_collectives_in_what_puts_trials_back():

@@ -22,6 +22,11 @@ from ablax.sweep.mesh import mesh_of
 from ablax.sweep.slots import Status
 from ablax.task import Task, supervised
 
+COLLECTIVES = (
+    r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+)
+"""Words of a compiled program in which devices wait for each other."""
+
 
 @config
 class Config(BaseConfig):

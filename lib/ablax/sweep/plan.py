@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import jax
 import pandas as pd
 
-from ablax.config import canonical, field_specs, flag_of, statics_of, validate
-from ablax.errors import UserError
+from ablax.config import canonical, field_specs, statics_of, validate
+from ablax.errors import UserError, flag_of
 from ablax.sweep import engine, grid
 from ablax.sweep.device import bytes_per_slot, solo_hlo
 from ablax.sweep.mesh import device_kind, memory_per_device, slots_per_device

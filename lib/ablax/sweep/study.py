@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import jax
 
 from ablax.errors import UserError
+from ablax.signals import handled
 from ablax.sweep import checkpoint, hosts
 from ablax.sweep.checkpoint import Checkpoints
 from ablax.sweep.claim import Claim, claim, labels, prepare, reached, rewind
@@ -196,12 +197,5 @@ def _interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled(handler):
         yield stop
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
