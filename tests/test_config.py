@@ -46,6 +46,7 @@ CHANGES = {
     "width": 16,
     "activation": "tanh",
     "size": 4,
+    "fix": "init+split",
 }
 
 

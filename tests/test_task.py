@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ablax.data.order import epoch_rows
-from ablax.data.splits import Split
+from ablax.data.splits import Split, Subset
 from ablax.sweep import engine
+from ablax.sweep.device import training_data
 from ablax.task import CHUNK, Trial, _stable_hash, in_chunks, means
 from tests.sweep.toys import SHORT, network
 
@@ -66,7 +67,7 @@ def test_streams_are_pinned():
 
 def test_restarts_share_initial_weights_across_points():
     task = network()
-    data = {"train": task.data["train"], "valid": task.data["valid"]}
+    data = training_data(task)
 
     def weights(**changes):
         return jax.tree.leaves(task.init(trial_of(**changes), data).params)
@@ -76,12 +77,77 @@ def test_restarts_share_initial_weights_across_points():
     assert not np.array_equal(weights(restart=2)[-1], weights(restart=3)[-1])
 
 
+@pytest.mark.parametrize("fix", [None, "init", "order", "split", "init+split"])
+def test_restarts_vary_the_streams_that_are_not_tied(fix):
+    """Initial weights, order, split and dropout all vary, but for those of --fix."""
+    names = ("init", "order", "split", "dropout")
+    trials = [trial_of(restart=r, **({"fix": fix} if fix else {})) for r in (0, 3)]
+    same = {name for name in names if words(trials[0].rng(name)) == words(trials[1].rng(name))}
+    assert same == set((fix or "").split("+")) - {""}
+
+
+def test_restarts_draw_splits_of_their_own():
+    task = network()
+
+    def drawn(**changes):
+        view = task.view(trial_of(**changes), training_data(task))
+        return [np.asarray(view[name].rows).tolist() for name in ("train", "valid")]
+
+    assert drawn(restart=1) == drawn(restart=1, l2=0.5)
+    assert drawn(restart=1) != drawn(restart=2)
+    assert drawn(restart=1, fix="split") == drawn(restart=2, fix="split") == drawn(restart=0)
+    alike = network(resample=False)
+    assert set(alike.data) == {"train", "valid", "test"}
+    assert jax.tree.structure(alike.view(trial_of(), alike.data)["train"]) == jax.tree.structure(
+        alike.data["train"]
+    )
+
+
+def test_a_trial_reads_no_example_but_those_it_drew():
+    """NaN in every other row of the pool changes no number; one in a row of its own does."""
+    task = network()
+    trial = trial_of(restart=2)
+    view = task.view(trial, training_data(task))
+    mine = np.concatenate([view["train"].rows, view["valid"].rows])
+    others = np.setdiff1d(np.arange(len(task.data["pool"].x)), mine)
+    assert len(others) > 10
+
+    def outcome(rows):
+        x = np.array(task.data["pool"].x)
+        x[rows] = np.nan
+        view = task.view(trial, {"pool": task.data["pool"]._replace(x=jnp.asarray(x))})
+        state = task.init(trial, view)
+        step = jax.jit(task.step)
+        for number in range(7):  # an epoch
+            state, _ = step(state, dataclasses.replace(trial, step=jnp.int32(number)), view)
+        params = np.concatenate([w.ravel() for w in jax.tree.leaves(state.params)])
+        return params, means(task.evaluate(state.params, trial, view["valid"]))["loss"]
+
+    params, loss = outcome([])
+    blind, same = outcome(others)
+    np.testing.assert_array_equal(params, blind)
+    assert loss == same
+    assert np.isnan(outcome(np.asarray(view["train"].rows)[:1])[0]).any()
+    assert np.isnan(outcome(np.asarray(view["valid"].rows)[:1])[1])
+
+
 # Evaluation in chunks
 
 
 def sums(x, y, mask):
     kept = jnp.where(mask, x[:, 0] * y, 0.0)
     return {"xy": (kept.sum(), mask.sum().astype(jnp.float32))}
+
+
+@pytest.mark.parametrize("n", [1, 6, 7, 8, 13, 14, 15, 50])
+def test_chunks_of_some_rows_are_those_rows(n):
+    rng = np.random.default_rng(n)
+    x = jnp.asarray(rng.integers(-9, 9, (60, 2)).astype(np.float32))
+    y = jnp.asarray(rng.integers(-9, 9, 60).astype(np.float32))
+    rows = jnp.asarray(rng.permutation(60)[:n])
+    expected = in_chunks(sums, Split(x[rows], y[rows]))["xy"]
+    for chunk in (7, 100):
+        assert in_chunks(sums, Subset(x, y, rows), chunk=chunk)["xy"] == expected
 
 
 @pytest.mark.parametrize("n", [1, 6, 7, 8, 13, 14, 15, 50])
@@ -122,8 +188,8 @@ def test_chunked_network_evaluation_is_that_of_the_whole():
     task = network()
     trial = trial_of()
     params = task.init(trial, task.data).params
-    x = jnp.tile(task.data["train"].x, (30, 1))[: CHUNK + 500]
-    y = jnp.tile(task.data["train"].y, 30)[: CHUNK + 500]
+    x = jnp.tile(task.data["pool"].x, (30, 1))[: CHUNK + 500]
+    y = jnp.tile(task.data["pool"].y, 30)[: CHUNK + 500]
     large = means(task.evaluate(params, trial, Split(x, y)))
     parts = [
         task.evaluate(params, trial, Split(x[rows], y[rows]))
@@ -147,12 +213,11 @@ def test_one_step_is_gradient_descent_on_loss_plus_penalty():
     """Against the update written out, with momentum's first step equal to plain descent."""
     task = network()
     trial = trial_of(l2=0.1, learning_rate=0.2)
-    data = {"train": task.data["train"], "valid": task.data["valid"]}
-    view = task.view(trial, data)
+    view = task.view(trial, training_data(task))
     state = task.init(trial, view)
     after, metrics = jax.jit(task.step)(state, trial, view)
-    rows = np.asarray(epoch_rows(trial.rng("order"), jnp.int32(0), 16, 100))
-    x, y = data["train"].x[rows], data["train"].y[rows]
+    rows = view["train"].rows[epoch_rows(trial.rng("order"), jnp.int32(0), 16, 100)]
+    x, y = task.data["pool"].x[rows], task.data["pool"].y[rows]
 
     def loss(params):
         first, last = params["hidden_0"], params["output"]

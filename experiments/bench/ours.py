@@ -78,6 +78,7 @@ def task(splits: Splits, width: int, *, dropout: bool = False, max_norm: bool = 
         penalty=lambda params, h: h.l2 * penalties.l2(params),
         project=(lambda params, h: penalties.max_norm(params, h.max_norm)) if max_norm else None,
         dropout_rate=(lambda h: h.dropout_rate) if dropout else None,
+        resample=False,  # the others train and validate on one split
     )
 
 

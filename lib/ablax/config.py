@@ -24,6 +24,7 @@ A field holds one value, or a tuple: then it is an axis of the sweep (`sweep.gri
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -120,9 +121,14 @@ def field_specs(cls: Any) -> dict[str, FieldSpec]:
         ) from None
 
 
+STREAMS = ("init", "order", "split")
+"""The random streams that a restart varies and that may be tied."""
+TIED = tuple("+".join(tied) for n in (1, 2, 3) for tied in itertools.combinations(STREAMS, n))
+
+
 @config
 class BaseConfig:
-    """The protocol that every trial has."""
+    """The protocol that every trial has, and what its restarts vary."""
 
     steps: int = protocol(2000, "training steps at most", low=1, high=10**9)
     eval_every: int = protocol(50, "steps between two evaluations (a segment)", low=1, high=10**9)
@@ -130,6 +136,7 @@ class BaseConfig:
         math.inf, "stop after this many evaluations without improvement; inf is off", low=1
     )
     min_delta: float = protocol(0.0, "an improvement must exceed this", low=0)
+    fix: str = static("none", "random streams that all restarts share", choices=("none", *TIED))
 
 
 @dataclass(frozen=True)

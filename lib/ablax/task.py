@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ablax.data.order import epoch_rows
-from ablax.data.splits import Split, Splits
+from ablax.data.splits import Split, Splits, Subset
 from ablax.errors import UserError
 from ablax.losses import mean, reduce
 from ablax.metrics import Metric
@@ -48,10 +48,12 @@ class Trial:
 
         Derived from (study seed, restart, name, step) and from nothing else. So restart r
         draws the same numbers at every point, and a trial's numbers depend neither on its
-        slot nor on what else is in the grid.
+        slot nor on what else is in the grid. Of a stream that the Config ties (`--fix`), all
+        restarts draw what restart 0 draws.
         """
+        tied = name in self.hparams.fix.split("+")
         key = jax.random.key(self.seed)
-        for word in (self.restart, _stable_hash(name)):
+        for word in (jnp.zeros_like(self.restart) if tied else self.restart, _stable_hash(name)):
             key = jax.random.fold_in(key, word)
         return key if step is None else jax.random.fold_in(key, step)
 
@@ -74,8 +76,8 @@ class Task:
     """Pure functions of one trial, and the data that they get as an argument.
 
     Attributes:
-        data: one pytree of arrays per split: "train", "valid" and "test". The segment
-            program is given train and valid; only the final evaluation is given test.
+        data: pytrees of arrays by name. What is named "test" is given to the final evaluation
+            only, and the segment program is given all the others.
         init: (trial, data) -> state, any pytree.
         step: (state, trial, data) -> (state, metrics): one update, which chooses its own
             minibatch. `metrics` are scalars; "loss" must be among them, and when it is not
@@ -83,8 +85,9 @@ class Task:
         evaluate: (variables, trial, split) -> {name: (sum, count)}.
         snapshot: state -> variables: what "best" keeps and `evaluate` gets.
         view: (trial, data) -> what `step` and `evaluate` get as this trial's data: its split,
-            its fraction, its noisy labels, its streams of random numbers. Computed once per
-            segment, not once per step.
+            its fraction, its noisy labels, its streams of random numbers. It names the splits
+            "train" and "valid" (and "test", where it is given) for `evaluate`. Computed once
+            per segment, not once per step.
         inherit: (trial, data, variables) -> state: the start of a trial whose parent, in a round
             before, left it its selected snapshot (transfer, pruning).
         measure: (variables, trial) -> {name: array}: what else to keep of a finished trial.
@@ -122,7 +125,7 @@ class SupervisedState(NamedTuple):
 
 def supervised(
     model: nn.Module,
-    data: Splits,
+    splits: Splits,
     *,
     loss: Callable[[Array, Array], Array],
     optimizer: Callable[[Trial], optax.GradientTransformation],
@@ -135,6 +138,7 @@ def supervised(
     measure: Callable[[PyTree, Trial], dict[str, Array]] | None = None,
     objective: Metric | None = None,
     directions: tuple[Metric, ...] = (),
+    resample: bool = True,
 ) -> Task:
     """The usual task: minibatch gradient descent on loss + penalty.
 
@@ -145,7 +149,7 @@ def supervised(
         model: a Linen module called as `model(x)`, or as `model(x, dropout_rate)` with a
             "dropout" stream where `dropout_rate` is given. Its variables must be params
             alone.
-        data: the three splits.
+        splits: the pool and the test split.
         loss: (outputs, targets) -> one value per example.
         optimizer: trial -> optax chain, built from the trial's traced hparams.
         batch_size: rows of a minibatch, at most those of the training split.
@@ -159,19 +163,23 @@ def supervised(
         objective: default: the validation loss, lower is better; without validation examples
             there is none, and the last state is what is kept.
         directions: the direction of each of `metrics`; tables lead with the first.
+        resample: every restart draws its training and validation examples out of the pool (its
+            stream "split"); else all have those that the splits' own seed draws.
 
     Raises:
         UserError: the batch is larger than the training split.
     """
     per_example = {"loss": loss, **(metrics or {})}
-    n_train = len(data.train.x)
+    n_train = splits.n_train
     if batch_size > n_train:
         raise UserError(
             f"--batch-size: expected at most the {n_train} training examples, got {batch_size}"
         )
-    example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
+    example = jax.ShapeDtypeStruct((1, *splits.pool.x.shape[1:]), splits.pool.x.dtype)
 
-    def init(trial: Trial, data: Mapping[str, Split]) -> SupervisedState:
+    arrays = {"pool": splits.pool} if resample else {"train": splits.train, "valid": splits.valid}
+
+    def init(trial: Trial, data: Mapping[str, Any]) -> SupervisedState:
         zeros = jnp.zeros(example.shape, example.dtype)
         params = model.init(trial.rng("init"), zeros)["params"]
         if initial is not None:
@@ -180,7 +188,12 @@ def supervised(
 
     def view(trial: Trial, data: Mapping[str, Any]) -> dict[str, Any]:
         # The keys' derivation costs as much as a small network's step: once per segment.
-        return {**data, "order": trial.rng("order"), "dropout": trial.rng("dropout")}
+        streams = {"order": trial.rng("order"), "dropout": trial.rng("dropout")}
+        if not resample:
+            return {**data, **streams}
+        x, y = data["pool"]
+        train, valid = splits.draw(trial.rng("split"))
+        return {**data, "train": Subset(x, y, train), "valid": Subset(x, y, valid), **streams}
 
     def apply(params: PyTree, *inputs: Any, **options: Any) -> Array:
         return cast(Array, model.apply({"params": params}, *inputs, **options))
@@ -197,8 +210,7 @@ def supervised(
     def step(
         state: SupervisedState, trial: Trial, data: Mapping[str, Any]
     ) -> tuple[SupervisedState, dict[str, Array]]:
-        rows = epoch_rows(data["order"], trial.step, batch_size, n_train)
-        x, y = data["train"].x[rows], data["train"].y[rows]
+        x, y = examples(data["train"], epoch_rows(data["order"], trial.step, batch_size, n_train))
 
         def objective_of(params: PyTree) -> tuple[Array, Array]:
             value = mean(loss(outputs_in_training(params, trial, data["dropout"], x), y))
@@ -211,7 +223,7 @@ def supervised(
             params = project(params, trial.hparams)
         return SupervisedState(params, opt_state), {"loss": value}
 
-    def evaluate(params: PyTree, trial: Trial, split: Split) -> Sums:
+    def evaluate(params: PyTree, trial: Trial, split: Split | Subset) -> Sums:
         def of_chunk(x: Array, y: Array, mask: Array) -> Sums:
             outputs = apply(params, x)
             return {name: reduce(f(outputs, y), mask) for name, f in per_example.items()}
@@ -219,23 +231,27 @@ def supervised(
         return in_chunks(of_chunk, split)
 
     return Task(
-        data=data_of(data),
+        data=arrays | {"test": splits.test},
         init=init,
         step=step,
         evaluate=evaluate,
-        objective=(objective or Metric("loss", "min")) if len(data.valid.y) else None,
+        objective=(objective or Metric("loss", "min")) if splits.n_valid else None,
         snapshot=lambda state: state.params,
         view=view,
         measure=measure,
         metrics=(*directions, Metric("loss", "min")),
-        fingerprint=data.fingerprint,
-        notes=data.notes,
+        fingerprint=splits.fingerprint,
+        notes=splits.notes,
     )
 
 
-def data_of(splits: Splits) -> dict[str, Split]:
-    """A task's data: the three splits by name."""
-    return {"train": splits.train, "valid": splits.valid, "test": splits.test}
+def examples(part: Split | Subset, index: Array | None = None) -> tuple[Array, Array]:
+    """(x, y) of the examples of a split at the positions `index`; None: of all of them."""
+    rows = part.rows if isinstance(part, Subset) else None
+    if index is not None:
+        rows = index if rows is None else rows[index]
+    x, y = cast(tuple[Array, Array], (part.x, part.y))  # NumPy's only until a program gets them
+    return (x, y) if rows is None else (x[rows], y[rows])
 
 
 CHUNK = 2048
@@ -243,19 +259,18 @@ CHUNK = 2048
 
 
 def in_chunks(
-    evaluate: Callable[[Any, Any, Array], Sums], split: Split, chunk: int = CHUNK
+    evaluate: Callable[[Any, Any, Array], Sums], split: Split | Subset, chunk: int = CHUNK
 ) -> Sums:
     """Σ over chunks of evaluate(x, y, mask); the last one is padded and masked, never ragged."""
-    n = len(split.x)
+    n = len(split.rows if isinstance(split, Subset) else split.x)
     if n <= chunk:
-        return evaluate(split.x, split.y, jnp.ones(n, bool))
+        return evaluate(*examples(split), jnp.ones(n, bool))
     n_chunks = -(-n // chunk)
     rows = jnp.arange(n_chunks * chunk).reshape(n_chunks, chunk)
 
     def of_rows(rows: Array) -> Sums:
         # Padding repeats the last row, so that it is finite, and is masked out.
-        taken = jnp.minimum(rows, n - 1)
-        return evaluate(split.x[taken], split.y[taken], rows < n)
+        return evaluate(*examples(split, jnp.minimum(rows, n - 1)), rows < n)
 
     return jax.tree.map(lambda sums: sums.sum(axis=0), jax.lax.map(of_rows, rows))
 

@@ -1,9 +1,11 @@
-"""Splits are disjoint, stratified, seeded, exhaustive, and scaled by training statistics."""
+"""Splits are disjoint, stratified, seeded, exhaustive, and scaled without the test split."""
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from ablax.data import Dataset, generated, load, split
 from ablax.data.splits import fingerprint
@@ -107,7 +109,7 @@ def test_training_sets_of_several_sizes_share_the_rest_and_nest():
     assert set(rows(small.train)) < set(rows(large.train))
 
 
-def test_features_are_standardized_by_training_statistics():
+def test_features_are_standardized_by_all_that_is_not_test():
     rng = np.random.default_rng(0)
     x = np.stack([rng.normal(5, 3, 200), np.full(200, 0.1), rng.normal(0, 1e-3, 200)], axis=1)
     data = dataclasses.replace(
@@ -115,24 +117,24 @@ def test_features_are_standardized_by_training_statistics():
     )
     raw = split(dataclasses.replace(data, scale_features="none"), seed=0)
     parts = split(data, seed=0)
-    np.testing.assert_allclose(parts.train.x.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(parts.train.x.std(axis=0), [1, 0, 1], atol=1e-5)
-    mean, std = raw.train.x.mean(axis=0), raw.train.x.std(axis=0)
+    np.testing.assert_allclose(parts.pool.x.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(parts.pool.x.std(axis=0), [1, 0, 1], atol=1e-5)
+    mean, std = raw.pool.x.mean(axis=0), raw.pool.x.std(axis=0)
     expected = (raw.test.x - mean)[:, [0, 2]] / std[[0, 2]]
     np.testing.assert_allclose(parts.test.x[:, [0, 2]], expected, atol=1e-4)
     assert np.all(np.abs(parts.test.x[:, 1]) < 1e-6)
     assert parts.train.x.dtype == np.float32
 
 
-def test_regression_targets_are_in_units_of_their_training_deviation():
+def test_regression_targets_are_in_units_of_their_deviation_over_the_pool():
     data = load("diabetes")
     parts = split(data, seed=0)
     assert parts.problem == "regression"
-    np.testing.assert_allclose([parts.train.y.mean(), parts.train.y.std()], [0, 1], atol=1e-5)
+    np.testing.assert_allclose([parts.pool.y.mean(), parts.pool.y.std()], [0, 1], atol=1e-5)
     every = np.concatenate([parts.train.y, parts.valid.y, parts.test.y]) * parts.target_scale
     spread = np.sort(data.y) - data.y.min()
     np.testing.assert_allclose(np.sort(every) - every.min(), spread, atol=1e-3)
-    assert abs(parts.test.y.mean()) > 1e-4  # scaled by the training mean, not by its own
+    assert abs(parts.test.y.mean()) > 1e-4  # scaled by the mean of the pool, not by its own
 
 
 def test_constant_regression_target_keeps_its_unit():
@@ -179,3 +181,61 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
 def test_more_than_the_official_test_split_is_refused():
     with pytest.raises(UserError, match="at most 30, the official test split, got 31"):
         split(numbered((30, 60), test_counts=(10, 20)), test_size=31, seed=0)
+
+
+# What restarts draw
+
+
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [((50, 50, 50), {}), ((7, 11, 113), {"train_size": 40}), ((20, 20), {"valid_size": 0})],
+)
+def test_a_draw_is_disjoint_and_in_proportion(counts, sizes):
+    parts = split(numbered(counts), test_size=0, seed=0, **sizes)
+    draws = [tuple(map(np.asarray, parts.draw(jax.random.key(key)))) for key in range(20)]
+    for train, valid in draws:
+        drawn = [*train.tolist(), *valid.tolist()]
+        assert len(train) == parts.n_train
+        assert len(valid) == parts.n_valid
+        assert len(set(drawn)) == len(drawn)
+        assert 0 <= min(drawn) <= max(drawn) < sum(counts)
+        for rows, share in [(train, "train"), (valid, "valid")]:
+            labels = np.bincount(parts.pool.y[rows], minlength=len(counts)).tolist()
+            assert labels == [getattr(stratum, share) for stratum in parts.strata]
+    if parts.n_train < sum(counts):
+        assert len({tuple(sorted(train)) for train, _ in draws}) == 20
+
+
+def test_every_example_is_drawn_equally_often():
+    """Chi-square over 4,000 draws: of validation examples, and of pairs of them."""
+    parts = split(numbered((30, 12)), test_size=0, valid_size=7, seed=0)
+    keys = jax.random.split(jax.random.key(1), 4000)
+    valid = np.asarray(jax.jit(jax.vmap(lambda key: parts.draw(key)[1]))(keys))
+    inside = np.stack([np.bincount(rows, minlength=42) for rows in valid]).astype(float)
+    for start, size, n, _ in parts.strata:
+        drawn = inside[:, start : start + size]
+        share = n / size
+        # A row's indicators sum to n, so these are standardized with size − 1 free ones.
+        z = (drawn.sum(0) - 4000 * share) / np.sqrt(4000 * share * (1 - share))
+        assert stats.chi2.sf((z**2).sum() * (size - 1) / size, size - 1) > 1e-3
+        pairs = (drawn.T @ drawn)[np.triu_indices(size, 1)]
+        both = n * (n - 1) / (size * (size - 1))
+        z = (pairs - 4000 * both) / np.sqrt(4000 * both * (1 - both))
+        assert abs(z).max() < 4.5
+        assert 0.7 < z.std() < 1.2
+
+
+def test_a_draw_is_the_same_traced_and_vmapped():
+    parts = split(load("iris"), seed=0)
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = jax.jit(jax.vmap(parts.draw))(keys)
+    for number, key in enumerate(keys):
+        for one, many in zip(parts.draw(key), together, strict=True):
+            np.testing.assert_array_equal(one, many[number])
+
+
+def test_the_seed_of_the_splits_draws_their_own():
+    parts = split(load("iris"), seed=5)
+    rows = parts.draw(jax.random.key(5))
+    for part, drawn in zip((parts.train, parts.valid), rows, strict=True):
+        assert sorted(map(tuple, part.x)) == sorted(map(tuple, parts.pool.x[np.asarray(drawn)]))

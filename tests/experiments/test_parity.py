@@ -56,6 +56,7 @@ def ours(train):
         optimizer=lambda trial: optimizers.nesterov(0.2, momentum=0.98),
         batch_size=len(y),
         penalty=lambda params, hparams: hparams.l2 * penalties.l2(params),
+        resample=False,  # scikit-learn is given the same training examples
     )
     task = dataclasses.replace(task, objective=None)  # the last weights, not the best on validation
     settings = [

@@ -566,6 +566,7 @@ def test_a_compaction_killed_at_any_file_is_made_good_by_the_next(tmp_path, whol
 def study_json(directory):
     points = [{"name": f"point of {i}"} for i in reversed(IDS)]
     record = {"experiment": "toy", "seed": 0, "points": points, "marks": []}
+    record |= {"significance": 0.05}
     record |= {"rounds": {"name": ""}, "provenance": {"conditions": {}, "programs": {}}}
     write_json(directory / "study.json", record)
 

@@ -97,8 +97,8 @@ def test_the_tables_of_a_study(whole):
     assert trials["restart"].tolist() == list(range(6)) * 4
     assert set(trials["status"]) == {"done", "stopped", "diverged"}
     columns = {"learning_rate", "noise", "l2", "dropout_rate", "width", "activation", "point",
-               "group", "steps", "best_step", "norm", "protocol/steps", "protocol/eval_every",
-               "protocol/patience", "protocol/min_delta"}  # fmt: skip
+               "fix", "group", "steps", "best_step", "norm", "protocol/steps",
+               "protocol/eval_every", "protocol/patience", "protocol/min_delta"}  # fmt: skip
     columns |= {f"{split}/loss" for split in ("train", "valid", "test")}
     assert set(trials.columns) == columns | {"trial", "restart", "status"}
     assert set(curves.columns) == {"trial", "step", "train/loss", "valid/loss"}
@@ -132,7 +132,8 @@ def test_study_json_says_what_it_was(whole):
     assert program["slots_per_device"] == 16
     assert (program["data"], program["version"]) == ("f", 1)
     assert program["identity"] == {"seed": 0, "version": 1, "fingerprint": "f"}
-    assert program["statics"] == {"width": 3, "activation": "relu"}
+    assert program["statics"] == {"fix": "none", "width": 3, "activation": "relu"}
+    assert said["significance"] == 0.05
     assert said["marks"] == []
     assert len(program["stablehlo"]) == 16
 

@@ -2,6 +2,6 @@
 
 from ablax.data.dataset import Dataset
 from ablax.data.loading import DATASETS, load
-from ablax.data.splits import Split, Splits, split
+from ablax.data.splits import Split, Splits, Subset, split
 
-__all__ = ["DATASETS", "Dataset", "Split", "Splits", "load", "split"]
+__all__ = ["DATASETS", "Dataset", "Split", "Splits", "Subset", "load", "split"]

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
 _GOLDEN = 0x9E3779B9  # 2³² divided by the golden ratio: spreads consecutive numbers
@@ -61,36 +62,61 @@ def epoch_rows(
     return (rows % jnp.uint32(n + power_of_two)).astype(jnp.int32)
 
 
+def shuffled(
+    key: Key[Array, ""], numbers: np.ndarray, positions: np.ndarray, n: np.ndarray
+) -> Int[Array, " rows"]:
+    """The int32 rows at some positions of random orders: of order `numbers`, of `n` rows, each.
+
+    All three are as long as the result, and known when the program is compiled.
+
+    >>> numbers, positions = np.repeat([0, 1], [4, 2]), np.array([0, 1, 2, 3, 0, 1])
+    >>> rows = shuffled(jax.random.key(0), numbers, positions, np.repeat([4, 2], [4, 2]))
+    >>> sorted(rows[:4].tolist()), sorted(rows[4:].tolist())
+    ([0, 1, 2, 3], [0, 1])
+    """
+    words = _epoch_words(jax.random.key_data(key), jnp.asarray(numbers, jnp.uint32))
+    return permute(words, jnp.asarray(positions, jnp.uint32), np.asarray(n)).astype(jnp.int32)
+
+
 def permute(
-    words: Sequence[UInt32[Array, "..."]], positions: UInt32[Array, "..."], n: int
+    words: Sequence[UInt32[Array, "..."]],
+    positions: UInt32[Array, "..."],
+    n: int | np.ndarray,
 ) -> UInt32[Array, "..."]:
     """The row at each of the `positions` < n of the permutation that two key `words` name.
 
-    A bijection on [0, n) for any words, which are scalars or one pair per position.
+    A bijection on [0, n) for any words. Words and n are scalars, or one per position.
 
     >>> words = jnp.uint32(7), jnp.uint32(8)
     >>> sorted(permute(words, jnp.arange(5, dtype=jnp.uint32), 5).tolist())
     [0, 1, 2, 3, 4]
     """
-    rows = _network(words, positions, n)
-    if math.prod(_radices(n)) == n:
+    sizes = [_radices(int(size)) for size in np.ravel(n)]
+    radices = np.array(sizes).reshape(*np.shape(n), 2).T
+    rounds = _rounds(int(np.min(n, initial=_MAX_ROWS)))
+    size = jnp.asarray(n, jnp.uint32)
+    rows = _network(words, positions, radices, rounds)
+    if np.all(radices[0] * radices[1] == n):
         return rows
     return jax.lax.while_loop(
-        lambda rows: jnp.any(rows >= jnp.uint32(n)),
-        lambda rows: jnp.where(rows < jnp.uint32(n), rows, _network(words, rows, n)),
+        lambda rows: jnp.any(rows >= size),
+        lambda rows: jnp.where(rows < size, rows, _network(words, rows, radices, rounds)),
         rows,
     )
 
 
 def _network(
-    words: Sequence[UInt32[Array, "..."]], values: UInt32[Array, "..."], n: int
+    words: Sequence[UInt32[Array, "..."]],
+    values: UInt32[Array, "..."],
+    radices: np.ndarray,
+    rounds: int,
 ) -> UInt32[Array, "..."]:
-    a, b = _radices(n)
-    left, right = values // jnp.uint32(b), values % jnp.uint32(b)
-    for number in range(0, _rounds(n), 2):
+    a, b = (jnp.asarray(radix, jnp.uint32) for radix in radices)
+    left, right = values // b, values % b
+    for number in range(0, rounds, 2):
         left = _add(left, right, _round_word(words[0], number), a)
         right = _add(right, left, _round_word(words[1], number + 1), b)
-    return left * jnp.uint32(b) + right
+    return left * b + right
 
 
 def _rounds(n: int) -> int:
@@ -116,12 +142,12 @@ def _radices(n: int) -> tuple[int, int]:
     return min(((a, -(-n // a)) for a in candidates), key=math.prod)
 
 
-def _add(digit, other, word, radix: int) -> UInt32[Array, "..."]:
+def _add(digit, other, word, radix) -> UInt32[Array, "..."]:
     """(digit + hash of the other digit) mod radix, without a division."""
     high = _mix((other * jnp.uint32(_GOLDEN)) ^ word) >> jnp.uint32(16)
     # high · radix < 2³², since radix < 2¹⁶; its bias is at most radix / 2¹⁶.
-    total = digit + ((high * jnp.uint32(radix)) >> jnp.uint32(16))
-    return jnp.where(total < jnp.uint32(radix), total, total - jnp.uint32(radix))
+    total = digit + ((high * radix) >> jnp.uint32(16))
+    return jnp.where(total < radix, total, total - radix)
 
 
 def _round_word(word, number: int) -> UInt32[Array, "..."]:
