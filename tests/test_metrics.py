@@ -1,5 +1,7 @@
 """Metrics of examples against scikit-learn; a Metric declares its direction."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from ablax.metrics import (
     metric,
     one_hot,
     squared_error,
+    worst_rank,
 )
 
 rng = np.random.default_rng(0)
@@ -131,3 +134,26 @@ def test_a_column_has_the_direction_of_its_metric():
     assert metric("loss") == METRICS["loss"]
     with pytest.raises(UserError, match="unknown metric 'loss_of_something'"):
         metric("valid/loss_of_something")
+
+
+@pytest.mark.parametrize(
+    ("values", "failed", "sign", "expected"),
+    [
+        ([0.9, 0.2, 0.8], [0, 1, 0], 1, [0.9, 0.8, 0.8]),
+        ([0.9, 0.2, 0.8], [0, 1, 0], -1, [0.9, 0.9, 0.8]),
+        ([-3.0, 7.0, 2.0, 5.0], [0, 1, 0, 1], 1, [-3.0, -3.0, 2.0, -3.0]),
+        ([-3.0, 7.0, 2.0, 5.0], [0, 1, 0, 1], -1, [-3.0, 2.0, 2.0, 2.0]),
+        ([0.9, 0.2, 0.8], [0, 0, 0], 1, [0.9, 0.2, 0.8]),
+        ([0.9, 0.2, 0.8], [1, 1, 1], 1, [math.nan] * 3),
+        ([math.inf, math.nan, 0.8], [0, 1, 0], 1, [0.8, 0.8, 0.8]),
+        ([math.nan, math.inf, -math.inf, 0.8, 2.0], [0] * 5, -1, [2.0, 2.0, 2.0, 0.8, 2.0]),
+        ([math.inf, -math.inf], [0, 0], -1, [math.nan] * 2),
+        ([], [], 1, []),
+    ],
+)
+def test_the_failed_are_as_bad_as_the_worst(values, failed, sign, expected):
+    given, flags = np.array(values), np.array(failed, bool)
+    score = Metric("score", "max" if sign > 0 else "min")
+    np.testing.assert_array_equal(worst_rank(given, flags, score), expected)
+    np.testing.assert_array_equal(given, values, "the values given are left as they are")
+    np.testing.assert_array_equal(flags, np.array(failed, bool))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import one_hot
 from jaxtyping import Array, Bool, Float, Num
 
@@ -39,6 +40,7 @@ __all__ = [
     "metric",
     "one_hot",
     "squared_error",
+    "worst_rank",
 ]
 
 PerExample = Callable[[Float[Array, "*b o"], Num[Array, "..."]], Float[Array, "*b"]]
@@ -124,6 +126,29 @@ def absolute_error(
     [1.5]
     """
     return jnp.abs(predictions - align(predictions, targets)).mean(axis=-1)
+
+
+def worst_rank(values: np.ndarray, failed: np.ndarray, metric: Metric) -> np.ndarray:
+    """The values, where those of failed trials are the worst of any trial that did not fail.
+
+    So a trial that diverged is neither dropped nor judged by what it was before: it ranks last.
+
+    Args:
+        values: of the metric, over all trials that are ranked together.
+        failed: which of them diverged. A value that is not finite counts as failed as well.
+
+    Returns:
+        float64; NaN for all that failed, if no trial did not.
+
+    >>> accuracy, diverged = np.array([0.9, 0.2, 0.8]), np.array([False, True, False])
+    >>> worst_rank(accuracy, diverged, Metric("accuracy", "max"))
+    array([0.9, 0.8, 0.8])
+    """
+    values = np.array(values, np.float64)
+    failed = np.asarray(failed, bool) | ~np.isfinite(values)
+    kept = values[~failed]
+    values[failed] = metric.sign * (metric.sign * kept).min() if len(kept) else np.nan
+    return values
 
 
 METRICS: dict[str, Metric] = {

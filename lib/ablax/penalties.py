@@ -134,6 +134,37 @@ def share_below(params: PyTree, threshold: Scalar) -> Float[Array, ""]:
     return sum((b.sum(dtype=jnp.float32) for b in below), jnp.float32(0)) / jnp.float32(total)
 
 
+def participation_ratio(params: PyTree) -> Float[Array, ""]:
+    """(Σw²)² / (N Σw⁴) over all N weights: the share of them that carry the norm, float32.
+
+    1 if all have the same size, 1/N if one alone is not 0; NaN if all are 0.
+
+    >>> print(participation_ratio({"kernel": jnp.array([[1.0, -1.0, 0.0, 0.0]])}))
+    0.5
+    """
+    squares = _squares(params)
+    return jnp.square(squares.sum()) / squares.size / jnp.square(squares).sum()
+
+
+def top_share(params: PyTree, share: float) -> Float[Array, ""]:
+    """Of Σw², what the largest weights carry: the `share` of them with the largest |w|, float32.
+
+    At least `share`, which it is if all have the same size; NaN if all are 0.
+
+    >>> print(top_share({"kernel": jnp.array([[3.0, -1.0, 0.0, 0.0]])}, 0.25))
+    0.9
+    """
+    squares = jnp.sort(_squares(params))
+    n = max(1, round(share * squares.size))
+    return squares[-n:].sum() / squares.sum()
+
+
+def _squares(params: PyTree) -> Float[Array, " n"]:
+    """w² of all weights in units of the largest: float32 holds no square of 1e-20 or of 1e20."""
+    sizes = jnp.abs(jnp.concatenate([w.ravel() for w in _float32(params)]))
+    return jnp.square(sizes / sizes.max())
+
+
 def _float32(params: PyTree) -> list[Float[Array, "..."]]:
     return [w.astype(jnp.float32) for w in weights(params)]
 

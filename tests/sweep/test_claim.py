@@ -44,8 +44,9 @@ def one_device(monkeypatch):
     monkeypatch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
 
 
-def plan_of(config=GRID, *, restarts=2, seed=0, slots=16, task=quadratic):
-    return make_plan("toy", experiment(task), config, restarts=restarts, seed=seed, slots=slots)
+def plan_of(config=GRID, *, restarts=2, seed=0, slots=16, task=quadratic, **exported):
+    module = experiment(task, **exported)
+    return make_plan("toy", module, config, restarts=restarts, seed=seed, slots=slots)
 
 
 def train(directory, plan, **options):
@@ -135,13 +136,14 @@ def other_device(plan):
 JAX = importlib.metadata.version("jax")
 CHANGED = {  # what of the plan (or outside of it) changes, and what is said
     "seed": ({"seed": 1}, "seed: 0, now 1"),
+    "level of significance": ({"SIGNIFICANCE": 0.01}, "level of significance: 0.05, now 0.01"),
     "data set": ({"task": lambda c: quadratic(c, fingerprint="g")}, "data set: f, now g"),
     "task version": ({"task": lambda c: quadratic(c, version=2)}, "task version: 1, now 2"),
     "program": ({"task": steeper}, "program (hash of its StableHLO): {then}, now {now}"),
     "JAX version": ({}, f"JAX version: {JAX}, now 99.1"),
     "device kind": ({}, "device kind: {kind}, now TPU v9"),
 }
-IDENTITY = ("seed", "data set", "task version")
+IDENTITY = ("seed", "level of significance", "data set", "task version")
 
 
 def changed_plan(what, monkeypatch, restarts, config=GRID):
@@ -198,6 +200,16 @@ def test_an_allowed_change_goes_on_with_what_is_missing_and_is_marked(
     assert (result.trained, result.missing, trained) == (4, 0, [4, 4])
     assert said(place)["marks"] == marks
     assert rows_of(place).loc[after.index].equals(after)
+
+
+def test_the_level_of_significance_is_recorded(four, tmp_path):
+    """What the module states, or 0.05: a reader must not guess what bold meant."""
+    assert said(four)["significance"] == 0.05
+    train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), SIGNIFICANCE=0.01))
+    assert said(tmp_path)["significance"] == 0.01
+    assert said(tmp_path)["marks"] == []
+    with pytest.raises(UserError, match=r"level of significance: 0\.01, now 0\.05\."):
+        train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), restarts=3))
 
 
 def test_changes_add_up(place, monkeypatch):
@@ -417,7 +429,7 @@ def test_a_record_that_is_no_text_is_refused(place):
         train(place, plan_of())
 
 
-@pytest.mark.parametrize("key", ["marks", "experiment", "seed"])
+@pytest.mark.parametrize("key", ["marks", "experiment", "seed", "significance"])
 def test_a_record_that_lacks_something_is_refused(place, key):
     record = said(place)
     del record[key]

@@ -1,5 +1,7 @@
 """The sweep algebra: what it builds, and that what is ambiguous is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from ablax.errors import UserError
@@ -53,6 +55,35 @@ def test_chain_and_rows():
         {"group": "L2", "width": 8, "l2": 1.0},
         {"group": "wide", "width": 16},
     ]
+
+
+CHANGES = {"L2": [{"l2": 0.1}, {"l2": 0.2}], "both": [{"l2": 0.1, "noise": 1.0}]}
+
+
+def ablations(**given):
+    return grid.ablations(replace(SHORT, **given), CHANGES, strengths=("l2", "noise"))
+
+
+def test_ablations_are_the_rows_where_no_strength_is_given():
+    table = grid.rows({}, CHANGES)
+    assert ablations() == table
+    assert ablations(l2=0.3) == table, "a value is no axis"
+    assert ablations(width=(3, 4), steps=(10,)) == [
+        row | {"steps": 10, "width": width} for row in table for width in (3, 4)
+    ]
+
+
+def test_ablations_are_the_grid_of_the_strengths_that_are_given():
+    assert ablations(noise=(0.5,)) == [{"noise": 0.5}]
+    expected = [{"l2": l2, "noise": noise} for l2 in (0.0, 0.3) for noise in (1.0, 2.0)]
+    assert ablations(l2=(0.0, 0.3), noise=(1.0, 2.0)) == expected
+    crossed = ablations(l2=(0.0, 0.3), learning_rate=(0.1, 0.2))
+    assert crossed == [{"l2": l2, "learning_rate": r} for l2 in (0.0, 0.3) for r in (0.1, 0.2)]
+
+
+def test_an_axis_that_a_row_sets_but_is_no_strength_is_refused():
+    with pytest.raises(UserError, match="noise is given twice"):
+        grid.ablations(replace(SHORT, noise=(0.0, 1.0)), CHANGES, strengths=("l2",))
 
 
 def test_axes_are_the_fields_with_tuples():

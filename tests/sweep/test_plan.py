@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import pytest
 
+from ablax.config import TIED
 from ablax.errors import UserError
 from ablax.sweep import grid
 from ablax.sweep.mesh import LANES
@@ -26,6 +27,7 @@ CHANGES = {
     "eval_every": 11,
     "patience": 2.0,
     "min_delta": 0.5,
+    "fix": "init",
     "learning_rate": 0.2,
     "noise": 0.1,
     "l2": 0.1,
@@ -56,6 +58,34 @@ def test_every_ingredient_names_the_trial():
         (changed,) = points_of(SHORT, [{name: value}])
         others[name] = trial_id("toy", known, changed, 0)
     assert len({base, *others.values()}) == 1 + len(others)
+
+
+def test_every_tie_names_other_trials():
+    names = {ids(plan_of(replace(SHORT, fix=fix)))[replace(SHORT, fix=fix), 0]
+             for fix in ("none", *TIED)}  # fmt: skip
+    assert len(TIED) == 7
+    assert len(names) == 8
+
+
+def test_the_level_of_significance_is_the_modules():
+    assert plan_of().significance == 0.05
+    strict = plan_of(SIGNIFICANCE=0.01)
+    assert strict.significance == 0.01
+    assert describe(strict)["significance"].startswith("0.01, ")
+    assert strict.id == plan_of().id, "it says how results are judged, not what they are"
+
+
+@pytest.mark.parametrize(
+    ("fix", "varied"),
+    [
+        ("none", "each varies init, order, split"),
+        ("split", "each varies init, order"),
+        ("init+order+split", "each varies only dropout, if there is any"),
+        (("init", "init+split"), "each varies order, split"),
+    ],
+)
+def test_the_plan_says_what_restarts_vary(fix, varied):
+    assert describe(plan_of(replace(SHORT, fix=fix)))["restarts"].endswith(varied)
 
 
 def test_the_grid_does_not_name_the_trial():

@@ -64,6 +64,7 @@ def record_of(directory: Path) -> Record | None:
     try:
         record = json.loads(path.read_text())
         _ = record["experiment"], record["seed"], record["points"], record["rounds"]["name"]
+        _ = record["significance"]
         _ = list(record["marks"])
         _ = dict(record["provenance"]["conditions"])
         for said in record["provenance"]["programs"].values():
@@ -257,14 +258,17 @@ def identified(
     """(the plan with its trials named as they were, what has changed since they were named).
 
     Raises:
-        UserError: the directory holds another study, or its seed, data or task has changed.
+        UserError: the directory holds another study, or its seed, level, data or task has changed.
     """
     if record["experiment"] != plan.experiment:
         raise _another(directory, plan, f"the experiment {record['experiment']!r}")
     if record["rounds"]["name"] != plan.rounds.name:
         then, now = (name or "one round" for name in (record["rounds"]["name"], plan.rounds.name))
         raise _another(directory, plan, f"its rounds are {then}, not {now}")
-    changed = _changes({"seed": record["seed"]}, {"seed": plan.seed})
+    changed = _changes(
+        {"seed": record["seed"], "level of significance": record["significance"]},
+        {"seed": plan.seed, "level of significance": plan.significance},
+    )
     identities = {}
     for program in plan.programs:
         if said := recorded.get(program.name):

@@ -83,6 +83,24 @@ def rows(baseline: Setting, changes: Mapping[str, Sequence[Setting]]) -> list[Se
     return table
 
 
+def ablations(
+    config: Any, changes: Mapping[str, Sequence[Setting]], strengths: Sequence[str]
+) -> list[Setting]:
+    """An experiment's ablation table; or, where strengths are given, their grid instead.
+
+    The Config's other axes multiply either.
+
+    Args:
+        config: what was asked for.
+        changes: the rows of the table, over a baseline that changes nothing.
+        strengths: the fields that the rows set.
+    """
+    given = axes(config)
+    chosen = {name: given.pop(name) for name in strengths if name in given}
+    table = product(**chosen) if chosen else rows({}, changes)
+    return cross(table, product(**given))
+
+
 def axes(config: Any) -> dict[str, tuple]:
     """The fields of a Config that hold an axis (a tuple of values)."""
     return {

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jax
 import pandas as pd
 
-from ablax.config import canonical, field_specs, statics_of, validate
+from ablax.config import STREAMS, canonical, field_specs, statics_of, validate
 from ablax.errors import UserError, flag_of
 from ablax.sweep import engine, grid
 from ablax.sweep.device import bytes_per_slot, solo_hlo
@@ -20,9 +20,16 @@ from ablax.sweep.mesh import device_kind, memory_per_device, slots_per_device
 from ablax.sweep.rounds import Gives, Halving, OneRound, Rounds, Wanted
 from ablax.task import Task, Trial
 
+SIGNIFICANCE = 0.05
+"""The level of the comparisons with a baseline, where an experiment states none."""
+
 
 class Experiment(Protocol):
-    """What a module in `experiments/` exports."""
+    """What a module in `experiments/` exports.
+
+    Also, if it is not to be the default: SIGNIFICANCE, the level at which its table calls a
+    difference significant, and KEEP, whose snapshots to keep.
+    """
 
     Config: type
     PRESETS: Mapping[str, Any]
@@ -127,8 +134,8 @@ class Plan:
     programs: tuple[Program, ...]
     devices: int
     device_kind: str
-
     rounds: Rounds
+    significance: float = SIGNIFICANCE
 
     def trials(
         self,
@@ -280,7 +287,18 @@ def make_plan(
         devices=jax.device_count(),
         device_kind=device_kind(),
         rounds=rounds,
+        significance=getattr(experiment, "SIGNIFICANCE", SIGNIFICANCE),
     )
+
+
+def _varied(fixes: Sequence[str]) -> str:
+    """What the restarts of a study vary, in words.
+
+    >>> _varied(["none"]), _varied(["init+split"])
+    ('init, order, split', 'order')
+    """
+    varied = [name for name in STREAMS if not all(name in fix.split("+") for fix in fixes)]
+    return ", ".join(varied) or "only dropout, if there is any"
 
 
 def file_name(program: str) -> str:
@@ -331,9 +349,11 @@ def describe(plan: Plan) -> dict[str, str]:
     lines = {
         "experiment": plan.experiment,
         "points": f"{len(plan.points)}",
-        "restarts": f"{plan.restarts} (the same for every point), seed {plan.seed}",
+        "restarts": f"{plan.restarts} (the same for every point), seed {plan.seed}; "
+        f"each varies {_varied(differing.get('fix', [config.fix]))}",
         "trials": f"{n_trials:,}",
         "steps": f"{steps:,} at most, over all trials" + (" of the first round" if many else ""),
+        "significance": f"{plan.significance:g}, corrected for the number of rows (Holm)",
         "devices": f"{plan.devices} × {plan.device_kind}",
         "static": listed("static"),
         "traced": listed("hparam"),

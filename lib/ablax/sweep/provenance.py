@@ -44,6 +44,7 @@ def record(plan: Plan, command: str, *, slots: dict[str, int], marks: list[str])
         "plan": describe(plan),
         "objective": objective and asdict(objective),
         "metrics": {m.name: m.direction for p in plan.programs for m in p.task.metrics},
+        "significance": plan.significance,
         "marks": marks,
         "provenance": provenance(plan, command, slots),
     }

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ablax.errors import UserError
-from ablax.metrics import Metric
+from ablax.metrics import Metric, worst_rank
 
 Gives = Literal["state", "snapshot"]
 
@@ -88,7 +88,7 @@ class Halving:
     round compares in pairs, and each trial goes on where it was: its curve is that of a study
     that was never halved.
 
-    As in the report, a diverged trial counts with the snapshot selected before it diverged.
+    As in the report, a diverged trial counts with the worst value of any that did not diverge.
 
     Args:
         eta: one in `eta` points goes on.
@@ -140,10 +140,14 @@ class Halving:
         names = list(self.configs)
         if results is not None:
             names = [name for name in names if name in set(results["point"])]
-            column = results[f"valid/{self.objective.name}"].to_numpy(np.float64)
+            values = results[f"valid/{self.objective.name}"].to_numpy(np.float64)
+            failed = (results["status"] == "diverged").to_numpy() | ~np.isfinite(values)
+            column = worst_rank(values, failed, self.objective)
             means = [column[results["point"] == name].mean() for name in names]
             merits = np.nan_to_num(self.objective.sign * np.array(means), nan=-np.inf)
-            best = np.argsort(-merits, kind="stable")[: self.survivors(number)]
+            fails = [failed[results["point"] == name].mean() for name in names]
+            # Of equal merit goes on what failed less: the worst that lives is better than none.
+            best = np.lexsort((fails, -merits))[: self.survivors(number)]
             names = [names[i] for i in sorted(best)]
         return [
             Wanted(

@@ -32,7 +32,7 @@ class Snapshots:
         self.keep, self.store = keep, store
         self.place = _place(store.directory, program.name)
         self.part = f"params.{program.file_name}"
-        self.objective = program.task.objective or Metric("loss", "min")
+        self.objective = program.task.objective or [*program.task.metrics, Metric("loss", "min")][0]
         self._best: dict[str, float] = {}  # of each point, as far as this launch has seen
 
     def add(self, trials: Sequence[Any], finished: Finished) -> None:
