@@ -80,7 +80,7 @@ def against(
         ]
         sides[side] = {
             **rates(workload, whole),
-            "valid_accuracy": interval.mean,
+            "valid_accuracy": interval.estimate,
             "low": interval.low,
             "high": interval.high,
             "ratio": statistics.median(ratios),
