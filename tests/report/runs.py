@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ablax.report import figures, page
+from ablax.report.claims import Claim
 from ablax.report.tables import Table
 
 SPLITS = ("train", "valid", "test")
@@ -26,6 +29,61 @@ def trial(of: dict[str, Any], restart: int, **values: Any) -> dict[str, Any]:
     row |= {"status": "stopped", "steps": 50, "best_step": 40, "l2_norm": 2.0}
     row |= dict.fromkeys(metrics.values(), 0.5)
     return row | {metrics.get(name, name): value for name, value in values.items()}
+
+
+def series(of: dict[str, Any], **columns: Sequence[Any]) -> list[dict[str, Any]]:
+    """The trials of a point from columns over its restarts; None: that restart has not finished."""
+    kept = [
+        (r, dict(zip(columns, values, strict=True)))
+        for r, values in enumerate(zip(*columns.values(), strict=True))
+    ]
+    return [trial(of, r, **values) for r, values in kept if None not in values.values()]
+
+
+BASE = point("base", "baseline")
+WEAK = point("l2=0.1", "L2", l2=0.1)
+STRONG = point("l2=1", "L2", l2=1.0)
+LINEAR = point("linear", "baseline", model="linear")
+LINEAR_L2 = point("linear l2=0.1", "L2", model="linear", l2=0.1)
+POINTS = [BASE, WEAK, STRONG, LINEAR, LINEAR_L2]
+"""Two baselines, and a method of two strengths on one of them."""
+COLUMNS = [f"{s}/{m}" for s in SPLITS for m in ("accuracy", "loss")]
+NOTHING = dict.fromkeys(COLUMNS, float("nan"))
+"""The metrics of a trial that diverged at once."""
+
+
+def random_trials(
+    points: Sequence[dict[str, Any]] = POINTS, restarts: int = 4, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Trials that differ in every metric, in a measure and in their length."""
+    rng = np.random.default_rng(seed)
+    return [
+        trial(
+            of,
+            r,
+            **dict(zip(COLUMNS, rng.random(len(COLUMNS)), strict=True)),
+            l2_norm=rng.random(),
+            steps=int(rng.integers(10, 100)),
+        )
+        for of in points
+        for r in range(restarts)
+    ]
+
+
+def write_curves(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Curves of two evaluations of each of these trials."""
+    curves = [
+        {"trial": row["trial"], "step": step, "train/loss": 1 / step, "valid/loss": 2 / step}
+        for row in rows
+        for step in (10, 20)
+    ]
+    pd.DataFrame(curves).to_parquet(directory / "curves.parquet")
+
+
+def build(table: Table, claims: Sequence[Claim] = (), question: str = "Does it help?") -> Path:
+    """The report of a table, with the standard charts alone; the path of its page."""
+    with figures.style():
+        return page.build(table, question=question, drawn={}, claims=claims)
 
 
 RUNGS = (10, 30, 90)
@@ -82,6 +140,8 @@ def write(
         "plan": {"points": str(len(points)), "data": "made up"},
         "objective": {"name": "loss", "direction": "min"},
         "metrics": {"accuracy": "max", "loss": "min"},
+        "significance": 0.05,
+        "seed": 0,
         "provenance": {
             "command": "./launch.sh toy",
             "commit": None,

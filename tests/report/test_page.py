@@ -1,34 +1,58 @@
-"""The report's pages: what they print, and that they are whole in their own languages."""
+"""The report: what its page says, that every number leads to its trials, and what it lacks."""
 
 import json
 import math
 import re
-from html.parser import HTMLParser
+import shutil
+import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from ablax.report import figures, page
-from ablax.report.claims import Claim, Evidence
-from ablax.report.statistics import Interval
-from tests.report.runs import SPLITS, halved, point, trial, write
+from ablax.report.ablation import ablation, ablation_frame, points_frame
+from ablax.report.claims import Claim, Effect, between, difference, every
+from ablax.report.printed import ablation_table, narrow, points_table
+from ablax.report.tables import Table
+from tests.report.reading import Page, latex_rows, markdown_tables
+from tests.report.runs import (
+    BASE,
+    LINEAR,
+    NOTHING,
+    POINTS,
+    STRONG,
+    WEAK,
+    build,
+    halved,
+    point,
+    random_trials,
+    series,
+    trial,
+    write,
+    write_curves,
+)
 
 EVIL = '<script>alert("1")</script> & 5% of $x_1 | {y} #1 ~^\\'
-BASE, L2 = point("base", "baseline"), point("l2=0.1", "L2", l2=0.1)
+L2 = point("l2=0.1", "L2", l2=0.1)
 CLAIM = Claim(
     "shrinks",
     "L2 shrinks.",
     "notes",
-    lambda t: Evidence(t.difference("base", "l2=0.1", "l2_norm"), "norms"),
+    lambda t: [difference(t, "l2_norm", "base", "l2=0.1")],
+    level=0.02,
 )
+FILES = ("report.html", "report.md")
 
 
 def two_points(directory, restarts=3, **study):
+    """L2 is more accurate by 0.1 at every restart, and its weights are smaller."""
     trials = [
         trial(
             p,
             r,
             test_accuracy=0.5 + 0.01 * r + (0.1 if p is L2 else 0),
+            valid_loss=0.4 if p is L2 else 0.5,
             l2_norm=norm + 0.01 * r * r,
         )
         for p, norm in ((BASE, 2.0), (L2, 1.0))
@@ -37,231 +61,651 @@ def two_points(directory, restarts=3, **study):
     return write(directory, [BASE, L2], trials, **study)
 
 
-def build(table, claims=(CLAIM,)):
-    with figures.style():
-        figure, (ax,) = figures.panels(1)
-        ax.plot([1, 2])
-        return page.build(table, question="Does it help?", drawn={"one": figure}, claims=claims)
+def read(table, **changes):
+    return Page(build(table, **changes).read_text())
 
 
-@pytest.mark.parametrize(
-    ("mean", "half", "n", "shown"),
-    [
-        (0.94123, 0.0112, 16, "0.941 ± 0.011"),
-        (0.94123, 0.00112, 16, "0.9412 ± 0.0011"),
-        (12345.6, 234.6, 3, "12346 ± 235"),
-        (1.5, 2.5, 2, "1.5 ± 2.5"),
-        (0.0, 0.05, 2, "0.000 ± 0.050"),
-        (200.0, 0.0, 3, "200 ± 0"),
-        (0.9081, 0.0, 3, "0.9081 ± 0"),
-        (0.5, math.nan, 1, "0.5"),
-        (1234.5, math.nan, 1, "1234"),
-        (math.nan, math.nan, 3, "nan"),
-    ],
-)
-def test_show_prints_two_digits_of_the_interval(mean, half, n, shown):
-    assert page.show(Interval(mean, mean - half, mean + half, n)) == shown
+def written(directory, file):
+    return (directory / "report" / file).read_text()
 
 
-class Reader(HTMLParser):
-    """The words of a page, its tags, and whether those that opened were closed in order."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(table, its page) of a study with everything: baselines, strengths, curves, divergence."""
+    directory = tmp_path_factory.mktemp("whole")
+    trials = random_trials(restarts=5)
+    trials[7]["status"] = trials[11]["status"] = "diverged"
+    write(directory, POINTS, trials, marks=["JAX version: 0.1, now 0.2"])
+    write_curves(directory, trials)
+    both = every(
+        between("l2_norm", "L2", "baseline", model="mlp"),
+        between("l2_norm", "L2", "baseline", model="linear"),
+    )
+    claim = Claim("norms", "They differ.", "notes", both, 0.1)
+    table = Table(directory)
+    return table, Page(build(table, claims=[CLAIM, claim]).read_text())
 
-    VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
 
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
+# What the page says, in which order
 
 
 def test_the_page_says_what_came_out(tmp_path):
+    page_ = read(two_points(tmp_path), claims=[CLAIM])
+    assert "Does it help?" in page_.text
+    assert "l2=0.1: test accuracy 0.610 ± 0.025, +0.1 ± 0 against base" in page_.text
+    assert "supported" in page_.text
+    assert "./launch.sh toy" in page_.text
+    assert "not finished" not in page_.text
+
+
+def test_the_summary_comes_first(whole):
+    """Question, answers, what to know before believing them and one figure; provenance last."""
+    table, page_ = whole
+    said = page.summary(table, ablation(table))
+    order = [
+        "<h1>toy</h1>",
+        "Does it help?",
+        said.answers[0],
+        "now 0.2",
+        "<img",
+        "What theory says",
+        "L2 shrinks.",
+        "<h2>Ablation",
+        "<h2>Every point",
+        "<h2>Figures",
+        "<h2>Plan",
+        "<h2>Provenance",
+        "<h2>Trials",
+    ]
+    places = [page_.source.index(words.replace("'", "&#39;")) for words in order]
+    assert places == sorted(places)
+    first = page_.source[: page_.source.index("What theory says")]
+    assert first.count("<img") == 1
+    assert "Every restart as a dot" in first
+
+
+def test_the_page_needs_nothing_else(whole):
+    _, page_ = whole
+    assert page_.outside() == []
+    images = [a for tag, a in page_.tags if tag == "img"]
+    assert len(images) == 4
+    assert all(image["alt"] for image in images), "also for those who do not see them"
+
+
+def test_figures_of_the_experiment_are_beside_those_of_every_report(tmp_path):
     table = two_points(tmp_path)
-    html = build(table).read_text()
-    read = Reader(html)
-    text = " ".join(" ".join(read.words).split())
-    assert "Does it help?" in text
-    assert page.answer(table) in text
-    assert "supported" in text
-    assert "0.610 ± 0.025" in text, "mean of 0.6, 0.61, 0.62"
-    assert "./launch.sh toy" in text
-    assert "not finished" not in text
-    assert read.tags.count("img") == 1
-    assert not {"script", "link", "iframe"} & set(read.tags)
-    assert re.findall(r'src="([^,]+),', html) == ["data:image/png;base64"]
+    with figures.style():
+        figure, (ax,) = figures.panels(1)
+        ax.plot([1, 2])
+        figures.captioned(figure, "A figure & its caption.")
+        path = page.build(table, question="?", drawn={"mine": figure}, claims=())
+    assert "A figure & its caption." in Page(path.read_text()).text
+    assert path.read_text().count("<img") == 4
+    assert "![A figure & its caption.](mine.png)" in written(tmp_path, "report.md")
+    for kind in ("png", "svg"):
+        assert (tmp_path / "report" / f"mine.{kind}").stat().st_size > 100
 
 
-def test_an_unfinished_study_says_so(tmp_path):
-    table = two_points(tmp_path, trials=10)
-    build(table)
-    for file in ("report.html", "report.md"):
-        text = (tmp_path / "report" / file).read_text()
-        assert re.search(r"\b4\b[^.]{0,40}trials|trials[^.]{0,40}\b4\b", text), file
-    finished = two_points(tmp_path / "whole")
-    build(finished)
-    assert "still missing" not in (tmp_path / "whole" / "report" / "report.html").read_text()
+def test_the_plan_the_provenance_and_the_times_are_on_the_page(tmp_path):
+    table = two_points(tmp_path)
+    pd.DataFrame({"program": ["toy"], "what": ["compile"], "value": [1.5]}).to_parquet(
+        tmp_path / "timings.parquet"
+    )
+    text = read(Table(table.directory)).text
+    for words in ("made up", "./launch.sh toy", "slots_per_device 16", "toy: compile", "1.5"):
+        assert words in text
 
 
-def test_what_a_user_named_is_never_markup(tmp_path):
+def test_every_claim_is_shown_with_its_level_and_its_evidence(whole):
+    table, page_ = whole
+    shown = next(t for t in page_.tables if t.texts()[0][0] == "claim").texts()
+    assert shown[0] == ["claim", "verdict", "evidence", "level", "source"]
+    assert [(row[0], row[3], row[4]) for row in shown[1:]] == [
+        ("L2 shrinks.", "0.02", "notes"),
+        ("They differ.", "0.1", "notes"),
+    ]
+    assert all(row[1] in ("supported", "refuted", "inconclusive") for row in shown[1:])
+    assert shown[1][2].startswith("l2_norm: baseline − L2 = ")
+    lines = shown[2][2].split("\n")
+    assert len(lines) == 2, "a line for each effect"
+    assert all(line.startswith("l2_norm: L2 − baseline") for line in lines)
+    claims = json.loads(written(table.directory, "claims.json"))
+    assert [(c["verdict"], c["level"]) for c in claims] == [
+        (row[1], float(row[3])) for row in shown[1:]
+    ]
+    (tables, *_) = markdown_tables(written(table.directory, "report.md"))
+    assert tables[1:] == [row[:3] for row in shown[1:]]
+
+
+# Answers
+
+
+def test_the_answer_is_the_best_of_every_baseline(tmp_path):
+    trials = [
+        row
+        for of, loss in ((BASE, 0.5), (WEAK, 0.4), (STRONG, 0.6), (LINEAR, 0.2))
+        for row in series(of, valid_loss=[loss] * 3, test_accuracy=[0.5, 0.6, 0.7])
+    ]
+    table = write(tmp_path, [BASE, WEAK, STRONG, LINEAR], trials)
+    first, second = page.answers(table)
+    assert first.startswith("l2=0.1: test accuracy 0.60 ± 0.25, 0 ± 0 against base")
+    assert "the others' validation loss chooses it for 3" in first
+    assert second.startswith("linear: test accuracy 0.60 ± 0.25 (mean and 95% interval over 3")
+
+
+@pytest.mark.parametrize(("n", "answers"), [(1, 1), (page.MOST_ANSWERS, page.MOST_ANSWERS), (9, 1)])
+def test_a_page_does_not_begin_with_a_list_of_answers(n, answers, tmp_path):
+    points = [point(f"b{i}", "baseline", model=f"{i}") for i in range(n)]
+    table = write(tmp_path, points, random_trials(points, restarts=2))
+    assert len(page.answers(table)) == answers
+
+
+def test_one_restart_is_said_to_be_one(tmp_path):
+    (answer,) = page.answers(two_points(tmp_path, restarts=1))
+    assert answer == (
+        "l2=0.1: test accuracy 0.6, +0.1 against base (one restart; chosen by its validation loss)"
+    )
+
+
+def test_a_gain_is_said_to_be_of_fewer_restarts_where_the_baseline_lacks_some(tmp_path):
+    trials = series(BASE, valid_loss=[0.5, 0.5, None], test_accuracy=[0.5, 0.5, None])
+    trials += series(L2, valid_loss=[0.1] * 3, test_accuracy=[0.6, 0.6, 0.9])
+    (answer,) = page.answers(write(tmp_path, [BASE, L2], trials, trials=6))
+    assert "+0.1 ± 0 against base at the 2 restarts that both have" in answer
+    (whole,) = page.answers(two_points(tmp_path / "whole"))
+    assert "both have" not in whole
+
+
+def test_the_answer_counts_the_restarts_of_its_interval(tmp_path):
+    trials = series(BASE, valid_loss=[0.5] * 4, test_accuracy=[0.5] * 4)
+    trials += series(L2, valid_loss=[0.1, 0.1, None, None], test_accuracy=[0.6, 0.7, None, None])
+    (answer,) = page.answers(write(tmp_path, [BASE, L2], trials, trials=8))
+    assert "0.6 ± 0.6" in answer or "0.65 ± 0.64" in answer
+    assert "over 2 restarts" in answer
+
+
+# Every number leads to the trials that it is made of
+
+
+def cells_of(listing):
+    """{title: its cell} of every row of a table of the page."""
+    titles = [cell.text for cell in listing.rows[0]]
+    return [dict(zip(titles, row, strict=True)) for row in listing.rows[1:]]
+
+
+def test_every_id_is_there_once(whole):
+    _, page_ = whole
+    assert len(set(page_.ids)) == len(page_.ids)
+    links = [a["href"] for tag, a in page_.tags if tag == "a"]
+    assert links
+    assert {link.removeprefix("#") for link in links} <= set(page_.ids)
+
+
+def test_every_number_links_to_its_trials(whole):
+    """All but settings, which are not made of trials."""
+    table, page_ = whole
+    for listing in page_.sortable:
+        for row in cells_of(listing):
+            for title, cell in row.items():
+                if re.match(r"[+−]?[\d∞]", cell.text) and title not in (*table.varying, "setting"):
+                    assert cell.link.startswith("#"), title
+
+
+def test_a_list_of_trials_is_exactly_what_the_number_is_made_of(whole):
+    """Ids, restarts and status of the point; of a choice, of what stands for it at each restart."""
+    table, page_ = whole
+    status = dict(zip(table.trials["trial"], table.trials["status"], strict=True))
+    raw = dict(zip(table.trials["trial"], table.trials["test/accuracy"], strict=True))
+    ablation_, points = page_.sortable
+    assert len(cells_of(ablation_)) == len(ablation(table)) == 4
+    expected = [
+        [f"{name}/{restart}" for restart, name in row.chosen.by_restart.items()]
+        for row in ablation(table)
+    ]
+    assert len({name.split("/")[0] for name in expected[1]}) > 1, "of two strengths"
+    expected += [[f"{name}/{r}" for r in range(5)] for name in table.settings]
+    for row, trials in zip([*cells_of(ablation_), *cells_of(points)], expected, strict=True):
+        links = {cell.link for cell in row.values()} - {""}
+        (anchor,) = links
+        listed = cells_of(page_.details[anchor.removeprefix("#")])
+        assert [cells["trial"].text for cells in listed] == trials
+        for cells in listed:
+            name = cells["trial"].text
+            assert cells["point"].text == name.rpartition("/")[0]
+            assert cells["restart"].text == name.rpartition("/")[2]
+            assert cells["status"].text == status[name]
+            assert float(cells["test/accuracy"].text) == pytest.approx(raw[name], rel=1e-5)
+        values = [table.scored.set_index("trial")["test/accuracy"][name] for name in trials]
+        title = "test accuracy" if "test accuracy" in row else "test/accuracy"
+        assert float(row[title].attributes["data-sort"]) == pytest.approx(np.mean(values))
+        assert row["n"].text == str(len(trials))
+        assert row["diverged"].text == str([status[name] for name in trials].count("diverged"))
+
+
+def test_the_page_prints_the_tables_cell_by_cell(whole):
+    table, page_ = whole
+    printed = [ablation_table(table, ablation(table)), points_table(table)]
+    for listing, expected in zip(page_.sortable, printed, strict=True):
+        assert listing.texts() == [
+            list(expected.titles),
+            *([cell.text for cell in line.cells] for line in expected.lines),
+        ]
+        assert expected.caption in page_.text
+        for row, line in zip(listing.rows[1:], expected.lines, strict=True):
+            assert [("strong" in cell.tags) for cell in row] == [cell.bold for cell in line.cells]
+        marks = [mark.replace("rule", "").strip() for mark in listing.marks[1:]]
+        assert marks == [line.mark for line in expected.lines]
+
+
+def test_every_column_can_be_sorted_by_a_button(whole):
+    _, page_ = whole
+    assert len(page_.sortable) == 2
+    for listing in page_.sortable:
+        assert all(cell.tags == ["button"] for cell in listing.rows[0])
+        assert all(cell.attributes == {"scope": "col"} for cell in listing.rows[0])
+
+
+# What a reader must know before believing it
+
+
+def warnings_of(table):
+    return page.summary(table, ablation(table)).warnings
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (lambda d: two_points(d, trials=10), "4 of 10 trials have not finished"),
+        (lambda d: two_points(d, restarts=1), "One restart a point: there are no intervals"),
+        (
+            lambda d: write(
+                d, [BASE], [trial(BASE, 0, status="diverged"), *random_trials([BASE])[1:]]
+            ),
+            "1 of 4 trials diverged; such a trial counts with the worst value",
+        ),
+        (
+            lambda d: write(d, [BASE], [trial(BASE, r, status="diverged") for r in (0, 1)]),
+            "Every trial diverged",
+        ),
+        (lambda d: two_points(d, marks=[EVIL]), f"Changed while the study lasted: {EVIL}."),
+        (
+            lambda d: halved(d, [[BASE, L2, STRONG], [BASE, L2], [L2]]),
+            "Successive halving: 3 points (6 trials) to step 10, then 2 points (4 trials) to step "
+            "30, then 1 points (2 trials) to step 90. The tables, the figures and the claims are "
+            "of the points of the last round; the others stopped where they were dropped.",
+        ),
+    ],
+    ids=["unfinished", "one restart", "diverged", "all diverged", "marks", "halving"],
+)
+def test_the_report_says_what_is_wrong_with_it(study, said, tmp_path):
+    table = study(tmp_path)
+    (warning,) = warnings_of(table)
+    assert warning.startswith(said)
+    page_ = read(table)
+    place = page_.text.index(" ".join(said.split()))
+    assert place < page_.text.index("Ablation"), "before any table"
+    shown = [a for tag, a in page_.tags if tag == "p" and a.get("class") == "refuted"]
+    assert len(shown) == 1
+    assert said in written(tmp_path, "report.md")
+
+
+def test_a_study_without_fault_warns_of_nothing(tmp_path):
+    for study in ({}, {"marks": []}):
+        table = two_points(tmp_path, **study)
+        assert warnings_of(table) == ()
+        build(table)
+        for file in FILES:
+            text = written(tmp_path, file)
+            assert not re.search('not finished|Changed while|halving|refuted"|diverged;', text)
+
+
+def test_everything_that_is_wrong_is_said(tmp_path):
+    table = halved(tmp_path, [[BASE, L2]], trials=9, marks=["a", "b"], restarts=1)
+    assert [warning.split()[0] for warning in warnings_of(table)] == [
+        *("7", "One", "Changed", "Changed", "Successive"),
+    ]
+
+
+def test_a_halved_study_is_reported_by_its_last_round(tmp_path):
+    other = point("max_norm=1", "max-norm", max_norm=1.0)
+    build(halved(tmp_path, [[BASE, L2, other], [BASE, L2], [L2]]))
+    for file in ("report.md", "ablation.tex", "points.tex", "ablation.csv", "points.csv"):
+        assert "max-norm" not in written(tmp_path, file)
+    for file in ("ablation.csv", "points.csv"):
+        assert pd.read_csv(tmp_path / "report" / file)["point"].tolist() == ["l2=0.1"]
+
+
+# Names that are markup
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_a_user_named_is_never_markup(file, tmp_path):
     evil = point(EVIL, EVIL, l2=0.1, model=EVIL)
     trials = [trial(p, r, **{EVIL: 0.1 * r}) for p in (BASE, evil) for r in range(2)]
-    claim = Claim("c", EVIL, EVIL, lambda t: Evidence(t.interval("base", "l2_norm"), EVIL))
+    claim = Claim("c", EVIL, EVIL, lambda t: [Effect(np.array([1.0, 2.0, 3.0]), EVIL)])
     table = write(tmp_path, [BASE, evil], trials, plan={EVIL: EVIL}, experiment=EVIL)
     table.study["provenance"]["command"] = EVIL
-    html = build(table, claims=(claim,)).read_text()
-    read = Reader(html)
-    assert "script" not in read.tags
-    assert EVIL in "".join(read.words)
+    page_ = read(table, claims=[claim], question=EVIL)
+    if file == "report.html":
+        assert [tag for tag, _ in page_.tags].count("script") == 1, "the page's own"
+        assert page_.text.count(EVIL) > 10
+        return
+    for listing in markdown_tables(written(tmp_path, file)):
+        assert len({len(row) for row in listing}) == 1
+        assert not [cell for row in listing for cell in row if "html_inline" in cell]
+    claims, rows, points = markdown_tables(written(tmp_path, file))
+    assert claims[1][0] == rows[2][0] == points[2][0] == EVIL
 
 
-def tex_cells(table) -> list[list[str]]:
-    text = page.latex(table, table.summary())
-    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    return [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
+# What is written beside the page
 
 
-def test_latex_is_a_booktabs_table(tmp_path):
-    table = two_points(tmp_path)
-    text = page.latex(table, table.summary())
-    body = text.splitlines()
-    assert re.fullmatch(r"\\begin\{tabular\}\{[lrc]+\}", body[0])
-    assert body[-1] == r"\end{tabular}"
-    assert body[1] == r"\toprule"
-    assert body[-2] == r"\bottomrule"
-    assert text.count(r"\midrule") == 2, "one under the head, one between methods"
-    n = len(re.findall(r"[lrc]", body[0].rpartition("{")[2]))
-    assert {len(cells) for cells in tex_cells(table)} == {n}
-    assert r"0.610 $\pm$ 0.025" in text
-    assert r"l2\_norm" in text
+def test_the_files_of_a_report(whole):
+    table, _ = whole
+    pictures = ("restarts", "curves", "profiles", "best_of_k")
+    assert {path.name for path in (table.directory / "report").iterdir()} == {
+        *("report.html", "report.md", "claims.json"),
+        *("ablation.csv", "ablation.tex", "points.csv", "points.tex"),
+        *(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")),
+    }
 
 
-def test_latex_escapes_what_tex_reads(tmp_path):
-    evil = point("evil", EVIL, l2=0.1)
-    table = write(tmp_path, [BASE, evil], [trial(p, 0) for p in (BASE, evil)])
-    text = page.latex(table, table.summary())
-    plain = re.sub(r"\\begin\{tabular\}\{l+\}|\\end\{tabular\}|\$\\(pm|Delta|lambda)\$", "", text)
-    plain = re.sub(r"\\text\w+(\{\})?|\\[a-z]+rule|\\\\$", "", plain, flags=re.MULTILINE)
-    assert not re.search(r"(?<!\\)[_%#${}~^]", plain), plain
-    assert text.isascii()
+def test_markdown_holds_the_same_tables_and_names_the_figures(whole):
+    table, page_ = whole
+    text = written(table.directory, "report.md")
+    assert text.startswith("# toy\n\nDoes it help?\n\n**")
+    _, *tables = markdown_tables(text)
+    for listing, found in zip(page_.sortable, tables, strict=True):
+        plain = [[re.sub("</?b>", "", cell) for cell in row] for row in found]
+        assert plain == listing.texts()
+    for name in ("restarts", "curves", "profiles", "best_of_k"):
+        assert f"]({name}.png)" in text
+    for printed in (ablation_table(table, ablation(table)), points_table(table)):
+        assert printed.caption in text
 
 
-def markdown_tables(text: str) -> list[list[str]]:
-    blocks = [block.splitlines() for block in text.split("\n\n")]
-    return [lines for lines in blocks if lines[0].startswith("|")]
-
-
-def test_markdown_tables_are_rectangular(tmp_path):
-    build(two_points(tmp_path))
-    tables = markdown_tables((tmp_path / "report" / "report.md").read_text())
-    assert len(tables) >= 2
-    for lines in tables:
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-        assert set(lines[1]) <= set("|-: ")
-    assert "![" in (tmp_path / "report" / "report.md").read_text()
-
-
-def test_a_bar_does_not_break_a_markdown_table(tmp_path):
-    evil = point("evil", "a|b", l2=0.1)
-    build(write(tmp_path, [BASE, evil], [trial(p, 0) for p in (BASE, evil)]), claims=())
-    for lines in markdown_tables((tmp_path / "report" / "report.md").read_text()):
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-
-
-def test_csv_is_the_summary(tmp_path):
-    table = two_points(tmp_path)
-    build(table)
-    written = pd.read_csv(tmp_path / "report" / "table.csv")
-    pd.testing.assert_frame_equal(written, table.summary(), check_dtype=False, rtol=1e-12)
+def test_csv_and_latex_hold_the_same_tables(whole):
+    table, _ = whole
+    rows = ablation(table)
+    frames = {"ablation": ablation_frame(table, rows), "points": points_frame(table)}
+    printed = ablation_table(table, rows), points_table(table)
+    for (name, frame), wide in zip(frames.items(), printed, strict=True):
+        csv = pd.read_csv(table.directory / "report" / f"{name}.csv")
+        pd.testing.assert_frame_equal(csv, frame, check_dtype=False, rtol=1e-12)
+        found = latex_rows(written(table.directory, f"{name}.tex"))
+        expected = narrow(wide)
+        assert [[re.sub("</?b>", "", cell) for cell in cells] for cells in found] == [
+            list(expected.titles),
+            *([cell.text for cell in line.cells] for line in expected.lines),
+        ]
 
 
 def test_claims_json_is_json_whatever_was_measured(tmp_path):
-    """One restart has no interval; NaN is no JSON."""
-    build(two_points(tmp_path, restarts=1))
+    """One restart has no interval; NaN and infinity are no JSON."""
+    build(two_points(tmp_path, restarts=1), claims=[CLAIM])
 
     def refused(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    text = (tmp_path / "report" / "claims.json").read_text()
-    (claim,) = json.loads(text, parse_constant=refused)
-    assert (claim["id"], claim["verdict"]) == ("shrinks", "inconclusive")
-    assert claim["effect"][0] == pytest.approx(1.0)
-    assert claim["effect"][1:] == [None, None, 1]
-
-
-def test_a_study_where_everything_diverged_has_a_report(tmp_path):
-    nothing = {f"{s}/{m}": math.nan for s in SPLITS for m in ("accuracy", "loss")}
-    trials = [trial(p, r, status="diverged", **nothing) for p in (BASE, L2) for r in range(2)]
-    Reader(build(write(tmp_path, [BASE, L2], trials)).read_text())
+    (claim,) = json.loads(written(tmp_path, "claims.json"), parse_constant=refused)
+    assert (claim["id"], claim["verdict"], claim["level"]) == ("shrinks", "inconclusive", 0.02)
+    (part,) = claim["parts"]
+    assert part["effect"] == pytest.approx(1.0)
+    assert (part["low"], part["high"], part["n"]) == (None, None, 1)
+    assert part["expected"] == [0.0, "inf"]
 
 
 def test_equal_studies_have_equal_reports(tmp_path):
-    for name in ("a", "b"):
-        build(two_points(tmp_path / name))
-    first, second = (
-        {p.name: p.read_bytes() for p in (tmp_path / name / "report").iterdir()}
-        for name in ("a", "b")
+    """Every byte of every file; also of a second report of the same directory."""
+    found = []
+    for name in ("a", "b", "b"):
+        trials = random_trials([BASE, L2], restarts=3)
+        write(tmp_path / name, [BASE, L2], trials)
+        write_curves(tmp_path / name, trials)
+        build(Table(tmp_path / name), claims=[CLAIM])
+        found.append({p.name: p.read_bytes() for p in (tmp_path / name / "report").iterdir()})
+    assert found[0] == found[1] == found[2]
+
+
+# Studies that are not what one hoped for
+
+
+def rows_left(missing, restarts=4):
+    """Random trials of all points, without those of which `missing` is true."""
+    return [row for row in random_trials(restarts=restarts) if not missing(row)]
+
+
+def half(directory):
+    rng = np.random.default_rng(3)
+    return write(directory, POINTS, rows_left(lambda row: rng.random() < 0.5), trials=20)
+
+
+def without(*names):
+    def study(directory):
+        return write(directory, POINTS, rows_left(lambda row: row["point"] in names), trials=20)
+
+    return study
+
+
+def one_restart(directory):
+    return write(directory, POINTS, random_trials(restarts=1))
+
+
+def two_restarts(directory):
+    return write(directory, POINTS, random_trials(restarts=2))
+
+
+def all_diverged(directory, **values):
+    trials = [trial(p, r, status="diverged", **values) for p in POINTS for r in range(3)]
+    return write(directory, POINTS, trials)
+
+
+def all_diverged_at_once(directory):
+    return all_diverged(directory, **NOTHING)
+
+
+def one_baseline_diverged(directory):
+    trials = random_trials()
+    for row in trials[:4]:
+        row |= {"status": "diverged", **NOTHING}
+    return write(directory, POINTS, trials)
+
+
+def all_equal(directory):
+    return write(directory, POINTS, [trial(p, r) for p in POINTS for r in range(3)])
+
+
+def single_point(directory):
+    return write(directory, [BASE], random_trials([BASE]))
+
+
+def single_trial(directory):
+    return write(directory, [BASE], [trial(BASE, 0)])
+
+
+def single_trial_diverged(directory):
+    return write(directory, [BASE], [trial(BASE, 0, status="diverged", **NOTHING)])
+
+
+def empty_curves(directory):
+    two_restarts(directory)
+    pd.DataFrame({"trial": [], "step": [], "valid/loss": []}).to_parquet(
+        directory / "curves.parquet"
     )
-    assert first == second
-    assert {"one.png", "one.svg"} <= set(first)
+    return Table(directory)
 
 
-HALVED = (
-    "Successive halving: 3 points (6 trials) to step 10, then 2 points (4 trials) to step 30, then "
-    "1 points (2 trials) to step 90. The table, the figures and the claims are of the points of "
-    "the last round; the others stopped where they were dropped."
+def without_metric(name):
+    """A metric that is NaN everywhere, though nothing diverged."""
+
+    def study(directory):
+        return write(directory, POINTS, [{**row, name: math.nan} for row in random_trials()])
+
+    return study
+
+
+def without_validation(directory):
+    trials = [
+        {name: value for name, value in row.items() if not name.startswith("valid/")}
+        for row in random_trials()
+    ]
+    return write(directory, POINTS, trials, objective=None)
+
+
+def measure_of_some(directory):
+    """A measure that only one model has."""
+    trials = [
+        row | {"dropout_gain": 1.0 + 0.01 * row["restart"] if row["model"] == "mlp" else math.nan}
+        for row in random_trials()
+    ]
+    return write(directory, POINTS, trials)
+
+
+UNFINISHED = "trials have not finished"
+ONE = "One restart a point"
+DIVERGED = "Every trial diverged"
+SOME = "such a trial counts with the worst value"
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        pytest.param(half, [UNFINISHED], id="half of the trials"),
+        pytest.param(without("l2=1"), [UNFINISHED], id="a strength missing"),
+        pytest.param(without("base"), [UNFINISHED], id="a baseline missing"),
+        pytest.param(without("base", "linear"), [UNFINISHED], id="all baselines missing"),
+        pytest.param(without("l2=0.1", "l2=1", "linear l2=0.1"), [UNFINISHED], id="only baselines"),
+        pytest.param(one_restart, [ONE], id="one restart"),
+        pytest.param(two_restarts, [], id="two restarts"),
+        pytest.param(all_diverged, [DIVERGED], id="all diverged"),
+        pytest.param(all_diverged_at_once, [DIVERGED], id="all diverged at once"),
+        pytest.param(one_baseline_diverged, [SOME], id="a baseline diverged"),
+        pytest.param(all_equal, [], id="all equal"),
+        pytest.param(single_point, [], id="one point"),
+        pytest.param(single_trial, [ONE], id="one trial"),
+        pytest.param(single_trial_diverged, [ONE, DIVERGED], id="one trial, diverged"),
+        pytest.param(empty_curves, [], id="no curves"),
+        pytest.param(without_metric("test/accuracy"), [], id="no headline metric"),
+        pytest.param(without_metric("valid/loss"), [], id="no objective"),
+        pytest.param(without_metric("l2_norm"), [], id="no measure"),
+        pytest.param(without_validation, [], id="no validation"),
+        pytest.param(measure_of_some, [], id="a measure of some points"),
+    ],
 )
+def test_a_study_that_lacks_something_has_a_report_that_says_so(study, said, tmp_path):
+    """Whole in every language, with finite text; a warning of any library is an error here."""
+    table = study(tmp_path)
+    page_ = read(table, claims=[CLAIM_OF_METHODS])
+    warnings = warnings_of(table)
+    assert len(warnings) == len(said)
+    for words, warning in zip(said, warnings, strict=True):
+        assert words in warning
+        assert warning in page_.text
+    assert not re.search(r"\bnan\b", page_.text)
+    first, second = page_.sortable
+    assert len(second.rows) == 1 + len(table.settings)
+    assert len(first.rows) == 1 + len(table.groups())
+    assert len(page_.details) == len(first.rows) + len(second.rows) - 2
+    markdown = written(tmp_path, "report.md")
+    assert not re.search(r"\bnan\b", markdown)
+    assert len(markdown_tables(markdown)) == 3
+    for name, listing in (("ablation", first), ("points", second)):
+        rows = latex_rows(written(tmp_path, f"{name}.tex"))
+        assert len(rows) == len(listing.rows)
+        assert len({len(row) for row in rows}) == 1
+        assert len(pd.read_csv(tmp_path / "report" / f"{name}.csv")) == len(listing.rows) - 1
+    json.loads(written(tmp_path, "claims.json"))
 
 
-def test_a_halved_study_says_what_it_dropped(tmp_path):
-    other = point("max_norm=1", "max-norm", max_norm=1.0)
-    table = halved(tmp_path, [[BASE, L2, other], [BASE, L2], [L2]])
-    assert page.rungs_in_words(table) == HALVED
-    read = Reader(build(table, claims=()).read_text())
-    html = " ".join("".join(read.words).split())
-    markdown = (tmp_path / "report" / "report.md").read_text()
-    assert HALVED in html
-    assert HALVED in markdown
-    assert "not finished" not in html + markdown
-    for text in (markdown, (tmp_path / "report" / "table.tex").read_text()):
-        assert "max-norm" not in text
-    assert list(pd.read_csv(tmp_path / "report" / "table.csv")["point"]) == ["l2=0.1"]
-    build(two_points(tmp_path / "whole"))
-    for name in ("report.html", "report.md"):
-        assert "halving" not in (tmp_path / "whole" / "report" / name).read_text()
+CLAIM_OF_METHODS = Claim("a", "b.", "c", between("l2_norm", "L2", "baseline", model="mlp"))
 
 
-def test_a_halved_study_that_is_not_finished_says_both(tmp_path):
-    build(halved(tmp_path, [[BASE, L2]], trials=9), claims=())
-    for file in ("report.html", "report.md"):
-        text = (tmp_path / "report" / file).read_text()
-        assert "5 of 9 trials have not finished" in text
-        assert "Successive halving: 2 points (4 trials) to step 10." in text
+def test_what_a_broken_study_lacks_is_left_open(tmp_path):
+    """No interval, no p-value and no verdict is made up."""
+    for study in (one_restart, all_diverged_at_once, without("base", "linear")):
+        table = study(tmp_path / study.__name__)
+        build(table, claims=[CLAIM_OF_METHODS])
+        frame = ablation_frame(table, ablation(table))
+        assert not frame.get("significant", pd.Series(False)).fillna(False).any()
+        assert frame.get("p", pd.Series(dtype=float)).dropna().empty or study is without
+        (claim,) = json.loads(written(table.directory, "claims.json"))
+        assert claim["verdict"] == "inconclusive"
 
 
-def test_what_changed_while_the_study_lasted_is_said(tmp_path):
-    marks = ["JAX version: 0.1, now 0.2 (from 12 finished trials on)", EVIL]
-    html = build(two_points(tmp_path, marks=marks)).read_text()
-    read = Reader(html)
-    assert "Changed while the study lasted" in html
-    assert "script" not in read.tags
-    assert all(mark in read.words for mark in marks)
-    markdown = (tmp_path / "report" / "report.md").read_text()
-    assert "Changed while the study lasted:\n\n" in markdown
-    assert all(f"\n- {mark}\n" in markdown for mark in marks)
-    for name, study in (("none", {"marks": []}), ("old", {})):
-        build(two_points(tmp_path / name, **study))
-        for file in ("report.html", "report.md"):
-            assert "Changed while" not in (tmp_path / name / "report" / file).read_text()
+# The page in a browser
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--virtual-time-budget=3000",
+]
+CLICK = """<script>
+const said = [], table = document.querySelectorAll("table.sortable")[NUMBER];
+const order = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent).join("|");
+const state = () => table.tHead.rows[0].cells[COLUMN].getAttribute("aria-sort");
+for (let click = 0; click < 3; click++) {
+  table.querySelectorAll("th button")[COLUMN].click();
+  said.push(state() + ": " + order());
+}
+document.title = said.join(";");
+</script>"""
+ERRORS = "<script>onerror = said => { document.documentElement.dataset.error = said; };</script>"
+
+
+def opened(path, directory, *, script="", hash_=""):
+    """The page as a browser holds it, with a script at its end; (its source, its title)."""
+    text = path.read_text().replace("<head>", "<head>" + ERRORS, 1)
+    copy = directory / "copy.html"
+    copy.write_text(text.replace("</body>", script + "</body>"))
+    command = ["chromium", *FLAGS, f"--user-data-dir={directory / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"{copy.as_uri()}{hash_}"], capture_output=True, timeout=60, check=True
+    )
+    dom = done.stdout.decode()
+    assert "data-error" not in dom, "a script of the page failed"
+    return dom, re.search("<title>(.*?)</title>", dom, re.DOTALL)[1]
+
+
+needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+
+
+@needs_browser
+def test_a_click_on_a_head_sorts_by_its_column(tmp_path):
+    """By number once up and once down, unknown ones last; text by its letters."""
+    values = {"bee": 0.09, "ant": 0.1, "dog": None, "cat": -0.2, "eel": 1e-9}
+    points = [point("base", "baseline")]
+    points += [point(f"p{i}", name, l2=i + 1.0) for i, name in enumerate(values)]
+    trials = [trial(points[0], 0, test_accuracy=0.5, l2_norm=math.nan)]
+    for of, (_, value) in zip(points[1:], values.items(), strict=True):
+        trials.append(trial(of, 0, test_accuracy=0.5, l2_norm=math.nan if value is None else value))
+    path = build(write(tmp_path, points, trials))
+    titles = points_table(Table(tmp_path)).titles
+    script = CLICK.replace("NUMBER", "1")
+    known, unknown = ["cat", "eel", "bee", "ant"], ["baseline", "dog"]
+    up, down = known + unknown, known[::-1] + unknown
+    _, title = opened(path, tmp_path, script=script.replace("COLUMN", str(titles.index("l2_norm"))))
+    said = [f"{way}ending: {'|'.join(names)}" for way, names in zip(
+        ("asc", "desc", "asc"), (up, down, up), strict=True)]  # fmt: skip
+    assert title.split(";") == said
+    _, title = opened(path, tmp_path, script=script.replace("COLUMN", "0"))
+    names = ["ant", "baseline", "bee", "cat", "dog", "eel"]
+    assert title.split(";")[:2] == [
+        f"ascending: {'|'.join(names)}",
+        f"descending: {'|'.join(names[::-1])}",
+    ]
+
+
+@needs_browser
+def test_a_link_to_trials_opens_their_list(whole, tmp_path):
+    table, _ = whole
+    path = table.directory / "report" / "report.html"
+    script = """<script>
+const open = () => [...document.querySelectorAll("details[open]")].map(list => list.id).join("|");
+const before = open();
+document.querySelector('a[href="#row-1"]').click();
+setTimeout(() => { document.title = before + ";" + open(); }, 500);
+</script>""".replace("const open", "const opened").replace("open()", "opened()")
+    _, title = opened(path, tmp_path, script=script, hash_="#point-2")
+    assert title == "point-2;row-1|point-2"
+    _, title = opened(path, tmp_path, script="", hash_="#no-such-place")
+    assert title == "toy"

@@ -2,250 +2,226 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
+from matplotlib.figure import Figure
 
-from ablax.report import figures
-from ablax.report.claims import Judgement, judge_all
-from ablax.report.statistics import Interval
-from ablax.report.tables import Table
+from ablax.report import charts, figures
+from ablax.report.ablation import Row, ablation, ablation_frame, points_frame, trials_of
+from ablax.report.claims import Claim, Judgement, evidence_in_words, judge_all
+from ablax.report.printed import (
+    Printed,
+    ablation_table,
+    diverged_in_words,
+    latex,
+    markdown,
+    markdown_row,
+    narrow,
+    plain,
+    points_table,
+    show,
+    show_p,
+)
+from ablax.report.statistics import mean_interval
+from ablax.report.tables import Chosen, Table
 from ablax.sweep.store import replacing, write_json
 
 TEMPLATES = Path(__file__).parent
+MOST_ANSWERS = 4
+"""Baselines that get a sentence each; of more, the best point of all gets one."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column as the page, Markdown and LaTeX print it."""
+class Evidence:
+    """The trials behind the numbers of one row of a table; `anchor` is their place on the page."""
 
-    key: str
+    anchor: str
     title: str
-    interval: bool = False
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
-def build(table: Table, *, question: str, drawn: dict[str, Any], claims: Sequence[Any]) -> Path:
+def build(
+    table: Table, *, question: str, drawn: Mapping[str, Figure], claims: Sequence[Claim]
+) -> Path:
     """Write report/ under the study's directory; return the path of report.html.
 
     Args:
         question: what the experiment asks, in one or more sentences.
-        drawn: {name: matplotlib figure}.
+        drawn: {name: the experiment's own figures}, beside those of every report.
         claims: what to judge on the table.
     """
     directory = table.directory / "report"
+    rows = ablation(table)
+    drawn = {**charts.standard(table, rows), **drawn}
     figures.save(drawn, directory)
-    summary = table.summary()
+    captions = {name: str(figure.get_label() or name) for name, figure in drawn.items()}
+    tables = {"ablation": ablation_table(table, rows), "points": points_table(table)}
+    frames = {"ablation": ablation_frame(table, rows), "points": points_frame(table)}
     judgements = judge_all(claims, table)
-    _write(directory / "table.csv", summary.to_csv(index=False))
-    _write(directory / "table.tex", latex(table, summary))
-    _write(directory / "report.md", markdown(table, summary, judgements, question, drawn))
-    write_json(directory / "claims.json", [_plain(j) for j in judgements])
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            table=table,
-            question=question.strip(),
-            answer=answer(table),
-            columns=columns(table, summary),
-            rows=_rows(table, summary),
-            comparisons=table.comparisons(),
-            judgements=judgements,
-            figures={name: _inline(directory / f"{name}.png") for name in drawn},
-            captions={n: figure.get_label() or n.replace("_", " ") for n, figure in drawn.items()},
-            marks=table.study.get("marks", []),
-            rungs=rungs_in_words(table) if table.rungs else "",
-            timings=list(table.timings.itertuples(index=False, name=None)),
-            unfinished=table.study["trials"] - table.n_finished,
-        )
+    said = summary(table, rows)
+    for name, printed in tables.items():
+        write(directory / f"{name}.csv", frames[name].to_csv(index=False))
+        write(directory / f"{name}.tex", latex(narrow(printed)))
+    write(directory / "report.md", _markdown(table, question, said, tables, judgements, captions))
+    write_json(directory / "claims.json", [_plain(judgement) for judgement in judgements])
+    page = render(
+        "page.html",
+        table=table,
+        question=question.strip(),
+        summary=said,
+        tables=tables,
+        judgements=judgements,
+        figures={name: inline(directory / f"{name}.png") for name in drawn},
+        captions=captions,
+        evidence=evidence(table, rows),
+        timings=list(table.timings.itertuples(index=False, name=None)),
     )
-    _write(directory / "report.html", page)
+    write(directory / "report.html", page)
     return directory / "report.html"
 
 
-def answer(table: Table) -> str:
-    """The best point, with its interval, in one sentence."""
-    point = table.best()
+@dataclass(frozen=True)
+class Summary:
+    """The answer in a sentence or some, and what a reader must know before believing it."""
+
+    answers: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def summary(table: Table, rows: Sequence[Row]) -> Summary:
+    warnings = []
+    if missing := table.study["trials"] - table.n_finished:
+        warnings.append(
+            f"{missing} of {table.study['trials']} trials have not finished: this report covers "
+            "the others. The same command goes on."
+        )
+    if max(row.n for row in rows) < 2:
+        warnings.append(
+            "One restart a point: there are no intervals, and no difference can be told from luck."
+        )
+    if "diverged" in set(table.trials["status"]):
+        warnings.append(diverged_in_words(table))
+    if marks := table.study.get("marks"):
+        warnings += [f"Changed while the study lasted: {mark}." for mark in marks]
+    if table.rungs:
+        warnings.append(_rungs_in_words(table))
+    return Summary(tuple(answers(table)), tuple(warnings))
+
+
+def answers(table: Table) -> list[str]:
+    """The best point with its interval, and its gain over its baseline: of each baseline."""
+    bests = table.bests()
+    choices = list(bests.values()) if len(bests) <= MOST_ANSWERS else [table.best()]
+    return [_answer(table, choice) for choice in choices]
+
+
+def _answer(table: Table, best: Chosen) -> str:
     name = table.headline.name
-    interval = table.interval(point, f"test/{name}")
-    over = f"mean and 95% interval over {interval.n} restarts" if interval.n > 1 else "one restart"
-    return (
-        f"{point}: test {name} {show(interval)} "
-        f"({over}; selected by validation {table.objective.name})"
-    )
+    interval = mean_interval(table.values(best, f"test/{name}").to_numpy(float))
+    n = interval.n
+    if math.isnan(interval.estimate):
+        return f"{best.point}: every trial diverged"
+    said = f"{best.point}: test {name} {show(interval)}"
+    baseline = table.baseline(best.point)
+    if baseline is not None:
+        difference = table.difference(best, baseline, f"test/{name}")
+        sign = "+" if difference.estimate > 0 else ""
+        said += f", {sign}{show(difference)} against {baseline}"
+        said += f" at the {difference.n} restarts that both have" if difference.n < n else ""
+    if n < 2:
+        return f"{said} (one restart; chosen by its validation {table.objective.name})"
+    said += f" (mean and 95% interval over {n} restarts"
+    if len(table.settings) > 1:
+        said += f"; the others' validation {table.objective.name} chooses it for {best.agreeing}"
+    return f"{said})"
 
 
-def rungs_in_words(table: Table) -> str:
+def _rungs_in_words(table: Table) -> str:
     """What a halved study trained, and that only the last round is shown."""
     said = [f"{r.points} points ({r.trials} trials) to step {r.steps:,}" for r in table.rungs]
     return (
-        f"Successive halving: {', then '.join(said)}. The table, the figures and the claims are of "
-        "the points of the last round; the others stopped where they were dropped."
+        f"Successive halving: {', then '.join(said)}. The tables, the figures and the claims are "
+        "of the points of the last round; the others stopped where they were dropped."
     )
 
 
-def show(interval: Interval) -> str:
-    """
-    >>> show(Interval(0.94123, 0.93, 0.9525, 16))
-    '0.941 ± 0.011'
-    >>> show(Interval(1234.5, math.nan, math.nan, 1))
-    '1234'
-    """
-    half = interval.half_width
-    if not math.isfinite(half):
-        return f"{interval.mean:.4g}"
-    if half <= 1e-6 * abs(interval.mean):  # equal but for the rounding of float32
-        return f"{interval.mean:.4g} ± 0"
-    digits = max(0, min(6, 1 - math.floor(math.log10(half))))
-    return f"{interval.mean:.{digits}f} ± {half:.{digits}f}"
-
-
-def columns(table: Table, summary: pd.DataFrame) -> list[Column]:
-    """What the printed table shows; table.csv has everything."""
-    shown = [Column("group", "method")]
-    shown += [Column(name, name) for name in table.varying]
-    metrics = [f"{s}/{m}" for m in table.study["metrics"] for s in ("train", "test")]
-    delta = f"Δ test/{table.headline.name}"
-    for name in [*metrics, delta, *table.measures(), "steps"]:
-        if name in summary:
-            shown.append(Column(name, name, interval=True))
-    return [*shown, Column("n", "n"), Column("diverged", "diverged")]
-
-
-def _rows(table: Table, summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """Printed cells of every row, and whether the row is a row's selected strength."""
-    selected = {table.selected(members) for members in table.groups().values()}
-    shown, best = columns(table, summary), table.best()
-    return [
-        {
-            "point": row["point"],
-            "selected": row["point"] in selected,
-            "best": row["point"] == best,
-            "cells": [_cell(row, column) for column in shown],
-        }
-        for row in summary.to_dict("records")
+def evidence(table: Table, rows: Sequence[Row]) -> list[Evidence]:
+    """The trials behind every row of both tables: ids, seeds, status and result."""
+    lists = [(f"row-{i}", row.group, row.trials) for i, row in enumerate(rows)]
+    lists += [
+        (f"point-{i}", point, trials_of(table, point)) for i, point in enumerate(table.settings)
     ]
+    metric = f"test/{table.headline.name}"
+    columns = ("trial", "point", "restart", "status", "steps", metric)
+    raw = table.trials.set_index("trial")[metric]  # not as ranked: as measured
+    found = []
+    for anchor, title, trials in lists:
+        cells = [
+            (*(str(row[c]) for c in columns[:-1]), f"{raw[row['trial']]:.6g}")
+            for row in trials.to_dict("records")
+        ]
+        found.append(Evidence(anchor, title, columns, cells))
+    return found
 
 
-def _cell(row: dict[Any, Any], column: Column) -> str:
-    value = row[column.key]
-    if column.interval:
-        if value != value and not isinstance(row.get("baseline"), str):
-            return ""  # a baseline has no difference to itself
-        interval = Interval(value, row[f"{column.key} low"], row[f"{column.key} high"], row["n"])
-        return show(interval)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
-
-
-def markdown(
+def _markdown(
     table: Table,
-    summary: pd.DataFrame,
-    judgements: Sequence[Judgement],
     question: str,
-    drawn: dict[str, Any],
+    said: Summary,
+    tables: Mapping[str, Printed],
+    judgements: Sequence[Judgement],
+    captions: Mapping[str, str],
 ) -> str:
-    shown = columns(table, summary)
-    lines = [f"# {table.study['experiment']}", "", question.strip(), "", f"**{answer(table)}**", ""]
-    if missing := table.study["trials"] - table.n_finished:
-        lines += [f"{missing} of {table.study['trials']} trials have not finished.", ""]
-    if marks := table.study.get("marks"):
-        lines += ["Changed while the study lasted:", "", *(f"- {mark}" for mark in marks), ""]
-    if table.rungs:
-        lines += [rungs_in_words(table), ""]
-    lines += [f"![{figure.get_label() or name}]({name}.png)" for name, figure in drawn.items()]
-    lines += ["", _markdown_row([c.title for c in shown]), "|" + "---|" * len(shown)]
-    for row in _rows(table, summary):
-        cells = [f"**{row['cells'][0]}**" if row["selected"] else row["cells"][0]]
-        lines.append(_markdown_row([*cells, *row["cells"][1:]]))
-    lines += ["", CAPTION, "", "| claim | verdict | evidence |", "|---|---|---|"]
-    for j in judgements:
-        lines.append(_markdown_row([j.claim.sentence, j.verdict, evidence(j)]))
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-
-CAPTION = (
-    "Means over restarts with 95% intervals (Student's t). Δ: paired difference to the baseline, "
-    "restart by restart. Metrics are those of the snapshot that was best on validation; diverged "
-    "trials are counted, and enter with the snapshot selected before they diverged. Marked rows: "
-    "the strength of each method that validation selected."
-)
-
-
-def evidence(judgement: Judgement) -> str:
-    """The effect behind a verdict, in words."""
-    if judgement.evidence is None:
-        return "the study lacks the points"
-    effect = judgement.evidence.effect
-    return f"{judgement.evidence.measured} = {show(effect)}, n = {effect.n}"
-
-
-def latex(table: Table, summary: pd.DataFrame) -> str:
-    r"""The table for a paper; needs \usepackage{booktabs}."""
-    shown = columns(table, summary)
-    lines = [
-        r"\begin{tabular}{" + "l" * len(shown) + "}",
-        r"\toprule",
-        " & ".join(_tex(c.title) for c in shown) + r" \\",
+    blocks = [
+        f"# {table.study['experiment']}",
+        question.strip(),
+        *(f"**{answer}**" for answer in said.answers),
     ]
-    groups = {point: key for key, members in table.groups().items() for point in members}
-    previous = None
-    for row in _rows(table, summary):
-        if groups[row["point"]] != previous:
-            lines.append(r"\midrule")
-        previous = groups[row["point"]]
-        lines.append(" & ".join(_tex(cell) for cell in row["cells"]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _tex(text: str) -> str:
-    """
-    >>> print(_tex("share_below ± 5%"))
-    share\\_below $\\pm$ 5\\%
-    """
-    return text.translate(_TEX)
-
-
-_TEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "Δ": r"$\Delta$",
-        "λ": r"$\lambda$",
-        "−": "$-$",
-        **{character: "\\" + character for character in "_%&#${}"},
-    }
-)
+    blocks += said.warnings
+    if judgements:
+        lines = ["| claim | verdict | evidence |", "|---|---|---|"]
+        for j in judgements:
+            words = "<br>".join(map(plain, evidence_in_words(j)))
+            lines.append(markdown_row([plain(j.claim.sentence), j.verdict, words]))
+        blocks.append("\n".join(lines))
+    for printed in tables.values():
+        blocks += [markdown(printed).rstrip(), printed.caption]
+    blocks += [f"![{caption}]({name}.png)\n\n{caption}" for name, caption in captions.items()]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _plain(judgement: Judgement) -> dict[str, Any]:
-    effect = judgement.evidence.effect if judgement.evidence else None
     return {
         "id": judgement.claim.id,
         "sentence": judgement.claim.sentence,
         "source": judgement.claim.source,
         "verdict": judgement.verdict,
-        "evidence": evidence(judgement),
-        "effect": None if effect is None else [effect.mean, effect.low, effect.high, effect.n],
+        "level": judgement.claim.level,
+        "parts": [
+            {
+                "measured": part.measured,
+                "expected": list(part.expected),
+                "effect": part.interval.estimate,
+                "low": part.interval.low,
+                "high": part.interval.high,
+                "n": part.interval.n,
+            }
+            for part in judgement.parts
+        ],
     }
 
 
-def _inline(path: Path) -> str:
+def inline(path: Path) -> str:
+    """A PNG as what an <img> needs to be self-contained."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _environment() -> jinja2.Environment:
+def render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -253,12 +229,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["show"] = show
-    environment.filters["evidence"] = evidence
-    environment.globals["caption"] = CAPTION
-    return environment
+    environment.filters |= {"show": show, "show_p": show_p, "words": evidence_in_words}
+    return environment.get_template(template).render(**values)
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text)

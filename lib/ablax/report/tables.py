@@ -1,6 +1,7 @@
-"""A study read back from its run directory, and the table that a paper would print of it."""
+"""A study read back from its run directory: values by restart, and who is compared with whom."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,21 +11,36 @@ import numpy as np
 import pandas as pd
 
 from ablax.errors import UserError
-from ablax.metrics import Metric
-from ablax.report.statistics import Interval, mean_interval, paired_difference
+from ablax.metrics import Metric, worst_rank
+from ablax.report.selection import leave_one_out
+from ablax.report.statistics import Interval, mean_interval
 from ablax.sweep.store import Store
 
 BASELINE = "baseline"
+SAID = {"experiment", "seed", "points", "plan", "objective", "metrics", "significance", "trials"}
+"""What a report needs of study.json."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A method at its selected strength against its baseline, paired by restart, on test."""
+class Chosen:
+    """A choice among points by validation, and which point stands for it at each restart.
 
-    group: str
+    For a restart the other restarts choose, by their mean objective: the numbers of a restart
+    never come from a choice that it had a part in. (A single restart chooses for itself, which
+    is still blind to the test split.)
+
+    Attributes:
+        point: what all restarts choose together.
+        by_restart: {restart: the point that the others choose}.
+    """
+
     point: str
-    baseline: str
-    difference: Interval
+    by_restart: dict[int, str]
+
+    @property
+    def agreeing(self) -> int:
+        """The restarts whose point is `point`."""
+        return sum(point == self.point for point in self.by_restart.values())
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class Table:
         study: what study.json says.
         trials: a row per finished trial, in canonical order.
         curves: a row per trial and evaluation.
+        significance: the level of comparisons with a baseline, stated before the run.
         rungs: what each round trained, where points were dropped between rounds.
         timings: what a clock said: (program, what, value) of every launch.
     """
@@ -52,8 +69,14 @@ class Table:
         path = directory / "study.json"
         try:
             self.study: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            lacking = SAID - self.study.keys()
+        except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
+        if lacking:
+            raise UserError(
+                f"{directory} holds no readable study: {path} lacks {', '.join(sorted(lacking))}"
+            )
+        self.significance = float(self.study["significance"])
         store = Store(directory)
         self.trials, self.curves = store.read("trials"), store.read("curves")
         self.timings = store.read("timings")
@@ -61,6 +84,7 @@ class Table:
             raise UserError(f"{directory} holds no finished trial yet")
         self.n_finished = len(self.trials)
         self.rungs: list[Rung] = []
+        self._widened: dict[str, pd.DataFrame] = {}
         if "round" in self.trials and self.study["rounds"]["gives"] == "state":
             self._follow_to_the_last_round()
 
@@ -100,8 +124,30 @@ class Table:
         return self.points.to_dict("index")  # type: ignore[return-value]
 
     @cached_property
+    def scored(self) -> pd.DataFrame:
+        """The trials, with each metric of a diverged one at the worst of those that did not.
+
+        So a diverged trial is never dropped, and ranks with the last of the study. Measures
+        that have no direction stay those of the snapshot selected before it diverged. A point
+        of which every trial diverged has no metrics.
+        """
+        scored = self.trials.copy()
+        failed = (scored["status"] == "diverged").to_numpy()
+        lost = scored["status"].eq("diverged").groupby(scored["point"]).transform("all").to_numpy()
+        for name, direction in self.study["metrics"].items():
+            for column in (f"{split}/{name}" for split in ("train", "valid", "test")):
+                if column in scored:
+                    values = scored[column].to_numpy(np.float64)
+                    ranked = worst_rank(values, failed, Metric(name, direction))
+                    scored[column] = np.where(lost, np.nan, ranked)
+        return scored
+
+    @cached_property
     def _by_point(self) -> dict[str, pd.DataFrame]:
-        return {str(point): rows for point, rows in self.trials.groupby("point", sort=False)}
+        return {
+            str(point): rows.sort_values("restart")
+            for point, rows in self.scored.groupby("point", sort=False)
+        }
 
     @cached_property
     def headline(self) -> Metric:
@@ -126,21 +172,30 @@ class Table:
         return Store(self.directory).read_arrays(name)
 
     def of(self, point: str) -> pd.DataFrame:
-        """The trials of one point, in order of their restarts."""
-        return self._by_point[point].sort_values("restart")
+        """The trials of one point, in order of their restarts, as `scored`."""
+        return self._by_point[point]
 
-    def values(self, point: str, column: str) -> pd.Series:
-        """A column of one point's trials, indexed by restart."""
+    def values(self, point: str | Chosen, column: str) -> pd.Series:
+        """A column of one point's trials, indexed by restart; of a choice, those it stands for."""
+        if isinstance(point, Chosen):
+            wide, restarts = self._wide(column), list(point.by_restart)
+            row = wide.index.get_indexer(restarts)
+            standing = wide.columns.get_indexer(list(point.by_restart.values()))
+            return pd.Series(wide.to_numpy(np.float64)[row, standing], index=restarts).dropna()
         rows = self.of(point)
         return pd.Series(rows[column].to_numpy(), index=rows["restart"].to_numpy())
 
-    def interval(self, point: str, column: str) -> Interval:
+    def interval(self, point: str | Chosen, column: str) -> Interval:
         return mean_interval(self.values(point, column).to_numpy(np.float64))
 
-    def difference(self, a: str, b: str, column: str) -> Interval:
-        """Mean of a − b over the restarts that both points have."""
+    def differences(self, a: str | Chosen, b: str | Chosen, column: str) -> np.ndarray:
+        """a − b at each restart that both have."""
         both = pd.concat([self.values(a, column), self.values(b, column)], axis=1, join="inner")
-        return paired_difference(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy())
+        return both.iloc[:, 0].to_numpy(np.float64) - both.iloc[:, 1].to_numpy(np.float64)
+
+    def difference(self, a: str | Chosen, b: str | Chosen, column: str) -> Interval:
+        """Mean of a − b over the restarts that both have."""
+        return mean_interval(self.differences(a, b, column))
 
     @cached_property
     def _baselines(self) -> dict[str, str]:
@@ -178,31 +233,63 @@ class Table:
             grouped.setdefault(key, []).append(name)
         return grouped
 
+    def methods(self, **where: Any) -> dict[str, Chosen]:
+        """{method: what validation chooses of it}, among the points with these settings.
+
+        Of a method on several baselines (axes that cross the table), of all of them together.
+        """
+        found: dict[str, list[str]] = {}
+        for point, setting in self.settings.items():
+            if all(setting[field] == value for field, value in where.items()):
+                found.setdefault(setting["group"], []).append(point)
+        return {method: self.chosen(points) for method, points in found.items()}
+
+    def _wide(self, column: str) -> pd.DataFrame:
+        """A column as restarts × points; NaN where a trial has not finished."""
+        if column not in self._widened:
+            wide = self.scored.pivot(index="restart", columns="point", values=column)
+            self._widened[column] = pd.DataFrame(wide[list(self.settings)])
+        return self._widened[column]
+
     @cached_property
-    def _merit(self) -> dict[str, float]:
-        """{point: its mean objective on validation, signed so that more is better}."""
-        column, sign = f"valid/{self.objective.name}", self.objective.sign
-        means = {point: self.interval(point, column).mean for point in self.settings}
-        return {point: np.nan_to_num(sign * mean, nan=-np.inf) for point, mean in means.items()}
+    def _merits(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """(objective on validation, more is better, NaN of trials that failed; which failed)."""
+        name, sign = f"valid/{self.objective.name}", self.objective.sign
+        values = sign * self.trials[name].to_numpy(np.float64)
+        failed = (self.trials["status"] == "diverged").to_numpy() | ~np.isfinite(values)
+        each = self.trials.assign(_merit=np.where(failed, np.nan, values), _failed=failed)
+        wide = each.pivot(index="restart", columns="point", values=["_merit", "_failed"])
+        merits = pd.DataFrame(wide["_merit"][list(self.settings)].astype(np.float64))
+        return merits, pd.DataFrame(wide["_failed"][list(self.settings)]).eq(True).to_numpy()
 
-    def selected(self, points: list[str]) -> str:
+    def chosen(self, points: Sequence[str]) -> Chosen:
+        """The choice among some points by their mean objective on the validation split."""
+        if f"valid/{self.objective.name}" not in self.trials:  # nothing to choose by
+            finished = sorted(set(self.trials.loc[self.trials["point"].isin(points), "restart"]))
+            return Chosen(points[0], dict.fromkeys(finished, points[0]))
+        frame, failed = self._merits
+        every, place = frame.to_numpy(), frame.columns.get_indexer(list(points))
+        # The worst of each restart, over all points of the study.
+        worst = np.where(np.isnan(every), np.inf, every).min(axis=1)
+        whole, others = leave_one_out(every[:, place], failed[:, place], worst)
+        finished = np.flatnonzero((~np.isnan(every) | self._merits[1])[:, place].any(axis=1))
+        by_restart = {int(frame.index[i]): points[int(others[i])] for i in finished}
+        return Chosen(points[whole], by_restart)
+
+    def selected(self, points: Sequence[str]) -> str:
         """The point with the best mean objective on the validation split."""
-        return max(points, key=self._merit.__getitem__)
+        return self.chosen(points).point
 
-    def best(self) -> str:
-        """The point that a user would take: the best of all on the validation split."""
-        return self.selected(list(self.settings))
+    def best(self) -> Chosen:
+        """What a user would take: the best of all on the validation split."""
+        return self.chosen(list(self.settings))
 
-    def comparisons(self) -> list[Comparison]:
-        """Every row at its best strength against its baseline, on the test split."""
-        found = []
-        for (baseline, group), members in self.groups().items():
-            point = self.selected(members)
-            if point != baseline and baseline in self.settings:
-                column = f"test/{self.headline.name}"
-                delta = self.difference(point, baseline, column)
-                found.append(Comparison(group, point, baseline, delta))
-        return found
+    def bests(self) -> dict[str, Chosen]:
+        """{baseline: the best of what is compared with it, and of itself}."""
+        families: dict[str, list[str]] = {}
+        for (baseline, _), points in self.groups().items():
+            families.setdefault(baseline, []).extend(points)
+        return {baseline: self.chosen(points) for baseline, points in families.items()}
 
     def measures(self) -> list[str]:
         """The scalar columns that are not settings nor split metrics (norms, shares, …)."""
@@ -210,33 +297,3 @@ class Table:
         known |= {"round", "parent"}
         known |= set(self.points.columns)
         return [c for c in self.trials.columns if c not in known and "/" not in c]
-
-    def summary(self) -> pd.DataFrame:
-        """The table: a row per point, means with the ends of their 95% intervals."""
-        names = list(self.study["metrics"])
-        columns = [f"{split}/{name}" for name in names for split in ("train", "valid", "test")]
-        columns = [c for c in columns if c in self.trials] + [*self.measures(), "steps"]
-        rows = []
-        for point, settings in self.settings.items():
-            row: dict[str, Any] = {"point": point, "group": settings["group"]}
-            row |= {name: settings[name] for name in self.varying}
-            for column in columns:
-                interval = self.interval(point, column)
-                row |= {
-                    column: interval.mean,
-                    f"{column} low": interval.low,
-                    f"{column} high": interval.high,
-                }
-            baseline = self.baseline(point)
-            if baseline is not None:
-                delta = self.difference(point, baseline, f"test/{self.headline.name}")
-                row |= {
-                    "baseline": baseline,
-                    f"Δ test/{self.headline.name}": delta.mean,
-                    f"Δ test/{self.headline.name} low": delta.low,
-                    f"Δ test/{self.headline.name} high": delta.high,
-                }
-            status = list(self.of(point)["status"])
-            row |= {"n": len(status), "diverged": status.count("diverged")}
-            rows.append(row)
-        return pd.DataFrame(rows)

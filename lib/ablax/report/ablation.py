@@ -1,0 +1,198 @@
+"""The numbers of a report: the ablation table, and every point by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablax.report.statistics import (
+    Interval,
+    bootstrap_interval,
+    effect_size,
+    holm,
+    interquartile_mean,
+    mean_interval,
+    median,
+    probability_of_improvement,
+    restarts_to_settle,
+    sign_flip_test,
+)
+from ablax.report.tables import Chosen, Table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against its baseline, restart by restart.
+
+    Attributes:
+        baseline: the point that it is compared with.
+        difference: row − baseline, with its t interval.
+        p: of the sign-flip test that the difference is 0.
+        p_corrected: by Holm, over all rows of the table.
+        improvement: the share of restarts at which the row is better, ties counting half.
+        effect_size: the mean difference in standard deviations of the differences.
+        settles_at: restarts in all that would show a difference of this size as significant in
+            this table; NaN where it is significant already, or nothing is known.
+    """
+
+    baseline: str
+    difference: Interval
+    p: float
+    p_corrected: float
+    improvement: Interval
+    effect_size: float
+    settles_at: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the ablation table: a baseline, or a method at the strength that was chosen.
+
+    Attributes:
+        group: the method.
+        chosen: its point, and which stands for it at each restart.
+        trials: their rows of trials.parquet, by restart.
+        mean, median, interquartile_mean: of the headline metric on the test split.
+        versus: None for a baseline.
+    """
+
+    group: str
+    chosen: Chosen
+    trials: pd.DataFrame
+    mean: Interval
+    median: Interval
+    interquartile_mean: Interval
+    versus: Comparison | None
+
+    @property
+    def n(self) -> int:
+        return len(self.trials)
+
+    @property
+    def diverged(self) -> int:
+        return list(self.trials["status"]).count("diverged")
+
+    def significant(self, level: float) -> bool:
+        """Whether it differs from its baseline at the level, corrected for the other rows."""
+        return self.versus is not None and self.versus.p_corrected <= level
+
+
+def ablation(table: Table) -> list[Row]:
+    """Each baseline, and each method at its chosen strength against it, on the test split."""
+    column, sign = f"test/{table.headline.name}", table.headline.sign
+    rows, groups = [], table.groups()
+    compared = [
+        key for key, points in groups.items() if key[0] in table.settings and key[0] not in points
+    ]
+    for (baseline, group), points in groups.items():
+        chosen = table.chosen(points)
+        versus = None
+        if (baseline, group) in compared:
+            differences = table.differences(chosen, baseline, column)
+            versus = _compared(baseline, differences, sign, table.significance / len(compared))
+        values = table.values(chosen, column).to_numpy(np.float64)
+        rows.append(
+            Row(
+                group,
+                chosen,
+                trials_of(table, chosen),
+                mean_interval(values),
+                bootstrap_interval(values, median),
+                bootstrap_interval(values, interquartile_mean),
+                versus,
+            )
+        )
+    return _corrected(rows, table.significance)
+
+
+def _compared(baseline: str, differences: np.ndarray, sign: int, level: float) -> Comparison:
+    """One comparison by itself; `level` is that of the strictest step of Holm's correction."""
+    p = sign_flip_test(differences)
+    fewest = 1 + np.ceil(np.log2(1 / level))  # whose smallest p, 2¹⁻ⁿ, reaches the level
+    return Comparison(
+        baseline,
+        mean_interval(differences),
+        p,
+        p,
+        probability_of_improvement(sign * differences),
+        effect_size(sign * differences),
+        np.maximum(restarts_to_settle(differences, 1 - level), fewest),
+    )
+
+
+def _corrected(rows: Sequence[Row], level: float) -> list[Row]:
+    """The rows with their p-values corrected for each other."""
+    corrected = iter(holm([row.versus.p for row in rows if row.versus is not None]))
+    found = []
+    for row in rows:
+        if row.versus is not None:
+            p = float(next(corrected))
+            settles_at = np.nan if p <= level else row.versus.settles_at
+            row = replace(row, versus=replace(row.versus, p_corrected=p, settles_at=settles_at))
+        found.append(row)
+    return found
+
+
+def trials_of(table: Table, point: str | Chosen) -> pd.DataFrame:
+    """The rows of trials.parquet that stand for a point or a choice, by restart."""
+    if isinstance(point, str):
+        return table.of(point)
+    names = pd.DataFrame(
+        [{"point": name, "restart": restart} for restart, name in point.by_restart.items()]
+    )
+    return names.merge(table.scored, on=["point", "restart"], how="inner")
+
+
+def ablation_frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
+    """The ablation table with every digit, for CSV."""
+    name = table.headline.name
+    found = []
+    for row in rows:
+        setting = table.settings[row.chosen.point]
+        line: dict[str, Any] = {"method": row.group, "point": row.chosen.point}
+        line |= {field: setting[field] for field in table.varying}
+        line |= {"n": row.n, "diverged": row.diverged, "chosen at": row.chosen.agreeing}
+        line |= _ends(f"test/{name} mean", row.mean)
+        line |= _ends(f"test/{name} median", row.median)
+        line |= _ends(f"test/{name} interquartile mean", row.interquartile_mean)
+        if (versus := row.versus) is not None:
+            line |= {"baseline": versus.baseline}
+            line |= _ends(f"Δ test/{name}", versus.difference)
+            line |= {"p": versus.p, "p (Holm)": versus.p_corrected}
+            line |= _ends("probability of improvement", versus.improvement)
+            line |= {"effect size": versus.effect_size, "settles at n": versus.settles_at}
+            line |= {"significant": row.significant(table.significance)}
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def points_frame(table: Table) -> pd.DataFrame:
+    """Every point by itself, with every digit, for CSV."""
+    names = list(table.study["metrics"])
+    headline = f"test/{table.headline.name}"
+    columns = [f"{split}/{name}" for name in names for split in ("train", "valid", "test")]
+    columns = [c for c in columns if c in table.trials] + [*table.measures(), "steps"]
+    found = []
+    for point, setting in table.settings.items():
+        line: dict[str, Any] = {"point": point, "group": setting["group"]}
+        line |= {field: setting[field] for field in table.varying}
+        statuses = list(table.of(point)["status"])
+        line |= {"n": len(statuses), "diverged": statuses.count("diverged")}
+        for column in columns:
+            line |= _ends(column, table.interval(point, column))
+        values = table.values(point, headline).to_numpy(np.float64)
+        line |= _ends(f"{headline} median", bootstrap_interval(values, median))
+        line |= _ends(
+            f"{headline} interquartile mean", bootstrap_interval(values, interquartile_mean)
+        )
+        if (baseline := table.baseline(point)) is not None:
+            line |= {"baseline": baseline}
+            line |= _ends(f"Δ {headline}", table.difference(point, baseline, headline))
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name} low": interval.low, f"{name} high": interval.high}

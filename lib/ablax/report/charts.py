@@ -1,0 +1,364 @@
+"""What a study looks like: charts drawn from its table.
+
+`standard` are those of every report; an experiment adds its own.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablax.report.ablation import Row
+from ablax.report.figures import (
+    COLOURS,
+    MARKERS,
+    band,
+    captioned,
+    error_interval,
+    error_label,
+    legend,
+    panels,
+    plt,
+    with_intervals,
+)
+from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval, share_interval
+from ablax.report.tables import BASELINE, Table
+
+SPLITS = {"train": "training", "valid": "validation"}
+"""Those that curves are of, in words."""
+MOST_ROWS = 60
+"""Rows that a chart of restarts can carry."""
+MOST_LINES = 6
+"""Lines that a panel can carry before nobody tells them apart."""
+
+
+def standard(table: Table, rows: Sequence[Row]) -> dict[str, Figure]:
+    """The charts of every report, by name; the first one sums the study up."""
+    drawn = {"restarts": strips(table, rows)}
+    if (map_ := heat_map(table)) is not None:
+        drawn["heat_map"] = map_
+    if {f"{split}/{table.objective.name}" for split in SPLITS} & set(table.curves.columns):
+        drawn["curves"] = learning_curves(table)
+    if max(row.n for row in rows) > 1:
+        drawn["profiles"] = profiles(table, rows)
+        if f"valid/{table.objective.name}" in table.trials:
+            drawn["best_of_k"] = budget(table, rows)
+    return drawn
+
+
+def strips(table: Table, rows: Sequence[Row]) -> Figure:
+    """Every restart of every row of the ablation table, under its mean and interval."""
+    column, rows = f"test/{table.headline.name}", rows[:MOST_ROWS]
+    several = len({row.versus.baseline if row.versus else row.chosen.point for row in rows}) > 1
+    figure, (ax,) = panels(1, width=7.2, height=1.2 + 0.34 * len(rows))
+    labels = []
+    for place, row in enumerate(rows):
+        values = table.values(row.chosen, column).to_numpy(np.float64)
+        bold = row.significant(table.significance)
+        colour = "0.35" if row.versus is None else COLOURS[0]
+        # The same values always lie in the same places: in the order of the restarts.
+        spread = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.plot(values, place + spread[: len(values)], ".", color=colour, alpha=0.35, ms=5)
+        if row.mean.known:
+            ends = [[row.mean.estimate - row.mean.low], [row.mean.high - row.mean.estimate]]
+            ax.errorbar(row.mean.estimate, place, xerr=ends, color="black", capsize=3, lw=1.6)
+        face = "black" if bold or row.versus is None else "white"
+        ax.plot(row.mean.estimate, place, "o", color="black", markerfacecolor=face, ms=6)
+        if row.versus is None and place:
+            ax.axhline(place - 0.5, color="0.7", lw=0.8)
+        model = table.settings[row.chosen.point].get("model") if several else None
+        labels.append(f"{row.group}, {model}" if model else row.group)
+    ax.set(yticks=range(len(rows)), yticklabels=labels, xlabel=f"test {table.headline.name}")
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    return captioned(
+        figure,
+        "Every restart as a dot, its row's mean and 95% interval in black; filled where the row "
+        f"differs from its baseline at the corrected level {table.significance:g}."
+        + (f" The first {MOST_ROWS} rows of the table." if len(rows) == MOST_ROWS else ""),
+    )
+
+
+def profiles(table: Table, rows: Sequence[Row]) -> Figure:
+    """Performance profiles: the share of restarts that are at least as good as a threshold.
+
+    Source: Dolan and Moré 2002; with bands, Agarwal et al. 2021.
+    """
+    column, sign = f"test/{table.headline.name}", table.headline.sign
+    figure, grid = _by_baseline(table, rows)
+    for ax, (_, shown) in zip(grid, _leading(table, rows).items(), strict=True):
+        for number, row in enumerate(shown):
+            values = np.sort(table.values(row.chosen, column).to_numpy(np.float64))
+            n = len(values)
+            if not n:
+                continue
+            thresholds = np.unique(values[np.linspace(0, n - 1, min(n, 500)).astype(int)])
+            as_good = [int((sign * values >= sign * threshold).sum()) for threshold in thresholds]
+            share = np.array(as_good) / n
+            ends = [share_interval(count, n) for count in as_good]
+            look = {"color": COLOURS[number], "linewidth": 1.6 if row.versus else 2.4}
+            where = "pre" if sign > 0 else "post"
+            ax.step(thresholds, share, where=where, label=row.group, **look)
+            low, high = np.array([[i.low, i.high] for i in ends]).T
+            ax.fill_between(
+                thresholds, low, high, step=where, color=look["color"], alpha=0.08, lw=0
+            )
+        direction = "≥" if sign > 0 else "≤"
+        ax.set(
+            xlabel=f"threshold τ of test {table.headline.name}",
+            ylabel=f"share of restarts with {table.headline.name} {direction} τ",
+            ylim=(-0.02, 1.02),
+        )
+        legend(ax)
+    return captioned(
+        figure,
+        "Performance profiles: a curve above another is better at every threshold where it is. "
+        "Bands: exact 95% intervals of the share, point by point.",
+    )
+
+
+def budget(table: Table, rows: Sequence[Row]) -> Figure:
+    """Expected best of k restarts, the best by validation, against k."""
+    column, sign = f"valid/{table.objective.name}", table.objective.sign
+    figure, grid = _by_baseline(table, rows)
+    for ax, (_, shown) in zip(grid, _leading(table, rows).items(), strict=True):
+        for number, row in enumerate(shown):
+            values = table.values(row.chosen, column).to_numpy(np.float64)
+            if not len(values):
+                continue
+            ks = np.unique(np.geomspace(1, len(values), 12).round().astype(int))
+            found = []
+            for k in ks:
+                interval = bootstrap_interval(
+                    sign * values, lambda x, axis=-1, k=k: best_of_k(x, k, axis), resamples=999
+                )
+                found.append(interval if sign > 0 else interval.negated())
+            middle = np.array([interval.estimate for interval in found])
+            low, high = np.array([[i.low, i.high] for i in found]).T
+            ax.plot(
+                ks, middle, color=COLOURS[number], marker=MARKERS[number], ms=4, label=row.group
+            )
+            ax.fill_between(ks, low, high, color=COLOURS[number], alpha=0.1, lw=0)
+        ax.set(
+            xscale="log",
+            xlabel="restarts k (log scale)",
+            ylabel=f"expected best validation {table.objective.name}",
+        )
+        ax.set_xticks(ticks := [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= max(r.n for r in rows)])
+        ax.set_xticklabels(map(str, ticks))
+        ax.minorticks_off()
+        legend(ax)
+    said = (
+        f"What k restarts buy: the expected validation {table.objective.name} of the best of k, "
+        "with bootstrap bands, meant to be 95% but too narrow (about 80% at 16 restarts)."
+    )
+    if "fix" not in table.trials or not table.trials["fix"].str.contains("split").all():
+        said += (
+            " Each restart is validated on a split of its own, so part of the gain is the luck of "
+            "an easy one; --fix split compares restarts on one split."
+        )
+    return captioned(figure, said)
+
+
+def _leading(table: Table, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """{baseline: its row and the best of those compared with it}, few enough to tell apart."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.versus.baseline if row.versus else row.chosen.point, []).append(row)
+    merit = {id(row): table.headline.sign * row.mean.estimate for row in rows}
+    for baseline, members in found.items():
+        ranked = sorted(members, key=lambda r: (r.versus is not None, -merit[id(r)]))
+        found[baseline] = ranked[:MOST_LINES]
+    return dict(list(found.items())[:3])
+
+
+def _by_baseline(table: Table, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]:
+    """A panel for each baseline, under its name."""
+    baselines = list(_leading(table, rows))
+    figure, axes = panels(len(baselines), width=5.0)
+    for ax, baseline in zip(axes, baselines, strict=True):
+        if len(baselines) > 1:
+            ax.set_title(baseline)
+    return figure, axes
+
+
+def learning_curves(table: Table) -> Figure:
+    """Validation objective against steps, of the best point and its baseline, with bands."""
+    name = table.objective.name
+    best = table.best().point
+    points = [point for point in dict.fromkeys((table.baseline(best), best)) if point]
+    splits = [split for split in SPLITS if f"{split}/{name}" in table.curves]
+    figure, axes = panels(len(splits), width=5.0)
+    for ax, split in zip(axes, splits, strict=True):
+        for number, point in enumerate(points):
+            steps, found = _curve(table, point, f"{split}/{name}")
+            middle = np.array([interval.estimate for interval in found])
+            low, high = np.array([[i.low, i.high] for i in found]).reshape(-1, 2).T
+            ax.plot(steps, middle, color=COLOURS[number], label=point)
+            ax.fill_between(steps, low, high, color=COLOURS[number], alpha=0.2, lw=0)
+        ys = np.concatenate([line.get_ydata() for line in ax.lines])
+        log = name == "loss" and len(ys) > 0 and ys.min() > 0
+        ax.set(xlabel="steps", ylabel=f"{SPLITS[split]} {name}" + (" (log scale)" if log else ""))
+        ax.set_yscale("log" if log else "linear")
+        legend(ax)
+    return captioned(
+        figure,
+        "Learning curves: mean over restarts with 95% intervals, as far as every restart ran.",
+    )
+
+
+def _curve(table: Table, point: str, column: str):
+    """(steps, the interval over restarts at each), for as long as every restart is running."""
+    wide = _curves(table, point).pivot(index="step", columns="trial", values=column).dropna()
+    return wide.index.to_numpy(), [mean_interval(row) for row in wide.to_numpy(np.float64)]
+
+
+def heat_map(table: Table) -> Figure | None:
+    """The grid of two traced axes, if the study has one: the mean of each cell, and its n."""
+    axes = _grid(table)
+    if axes is None:
+        return None
+    (first, rows), (second, columns), cells = axes
+    column = f"test/{table.headline.name}"
+    values = np.full((len(rows), len(columns)), np.nan)
+    for (i, j), point in cells.items():
+        values[i, j] = table.interval(point, column).estimate
+    if np.isnan(values).all():
+        return None
+    figure, (ax,) = panels(1, width=1.8 + 0.9 * len(columns), height=1.6 + 0.55 * len(rows))
+    palette = "cividis" if table.headline.sign > 0 else "cividis_r"
+    image = ax.imshow(values, cmap=palette, aspect="auto", origin="lower")
+    ax.grid(False)
+    middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
+    bright = values > middle if table.headline.sign > 0 else values < middle
+    best = table.best().point
+    for (i, j), point in cells.items():
+        star = "*" if point == best else ""
+        colour = "black" if bright[i, j] else "white"
+        ax.text(j, i, f"{values[i, j]:.4g}{star}", ha="center", va="center", color=colour, size=8)
+    ax.set(
+        xticks=range(len(columns)),
+        xticklabels=[f"{value:g}" for value in columns],
+        yticks=range(len(rows)),
+        yticklabels=[f"{value:g}" for value in rows],
+        xlabel=second,
+        ylabel=first,
+    )
+    figure.colorbar(image, ax=ax, label=f"test {table.headline.name}, mean over restarts")
+    return captioned(
+        figure,
+        f"Mean test {table.headline.name} over the grid of {first} and {second}; * marks what "
+        "validation selects.",
+    )
+
+
+def _grid(table: Table):
+    """((field, its values), (field, its values), {(i, j): point}) of a full grid of two hparams."""
+    protocol = [field for field in table.varying if field.startswith("protocol/")]
+    fields = [field for field in table.varying if field not in protocol]
+    numeric = [f for f in fields if all(isinstance(s[f], float) for s in table.settings.values())]
+    if len(fields) != 2 or len(numeric) != 2 or protocol:
+        return None
+    axes = [sorted({setting[field] for setting in table.settings.values()}) for field in fields]
+    cells = {
+        (axes[0].index(setting[fields[0]]), axes[1].index(setting[fields[1]])): point
+        for point, setting in table.settings.items()
+    }
+    if min(map(len, axes)) < 2 or len(cells) != len(axes[0]) * len(axes[1]):
+        return None
+    return (fields[0], axes[0]), (fields[1], axes[1]), cells
+
+
+def strengths(table: Table, labels: Mapping[str, str]) -> Figure:
+    """Test error (1 − accuracy, or the headline metric) against every strength that varies.
+
+    A panel a strength and model, a line a method, the baseline as a band.
+
+    Args:
+        labels: {field: axis label} of the fields that are strengths.
+    """
+    rows = _lines(table, list(labels)) or {"": {}}
+    fields = [f for f in labels if any(f in row for row in rows.values())] or [next(iter(labels))]
+    figure, grid = plt.subplots(
+        len(rows),
+        len(fields),
+        figsize=(3.6 * len(fields), 3.2 * len(rows)),
+        squeeze=False,
+    )
+    for (model, row), axes in zip(rows.items(), grid, strict=True):
+        for field, ax in zip(fields, axes, strict=True):
+            if field not in row:
+                ax.set_visible(False)
+                continue
+            _strength_panel(ax, table, field, row[field])
+            ax.set(xlabel=labels[field], title=model)
+        first = next(ax for ax in axes if ax.get_visible()) if row else axes[0]
+        first.set_ylabel(error_label(table))
+    return figure
+
+
+def _lines(table: Table, fields: Sequence[str]) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """{model: {field: {method: its points}}}, wherever a method has the field at two values."""
+    named = any(setting["group"] == BASELINE for setting in table.settings.values())
+    rows: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for name, setting in table.settings.items():
+        for field in fields:
+            others = [f"{f}={setting[f]:g}" for f in fields if f != field and f in table.varying]
+            method = setting["group"] if named else ", ".join(others) or field
+            if np.isfinite(setting[field]):
+                row = rows.setdefault(str(setting.get("model", "")), {})
+                row.setdefault(field, {}).setdefault(method, []).append(name)
+    for row in rows.values():
+        for field, lines in row.items():
+            row[field] = {
+                method: members
+                for method, members in lines.items()
+                if len({table.settings[member][field] for member in members}) > 1
+            }
+    kept = {model: {f: lines for f, lines in row.items() if lines} for model, row in rows.items()}
+    return {model: row for model, row in kept.items() if row}
+
+
+def _strength_panel(ax: Axes, table: Table, field: str, lines: Mapping[str, list[str]]) -> None:
+    strength = {p: table.settings[p][field] for members in lines.values() for p in members}
+    positive = [value for value in strength.values() if value > 0]
+    if positive and max(positive) / min(positive) >= 8:
+        ax.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
+    for number, (method, members) in enumerate(lines.items()):
+        ordered = sorted(members, key=strength.__getitem__)
+        values = [error_interval(table, point) for point in ordered]
+        x = [strength[point] for point in ordered]
+        with_intervals(ax, x, values, label=method, number=number)
+    baseline = table.baseline(next(iter(lines.values()))[-1])
+    if baseline is not None:
+        band(ax, error_interval(table, baseline), label="baseline")
+    legend(ax)
+
+
+def complexity(ax: Axes, table: Table, point: str) -> None:
+    """The model-complexity graph: loss against steps, one thin line a restart, means bold.
+
+    The mean is drawn for as long as every restart is running.
+    """
+    curves, name = _curves(table, point), table.objective.name
+    for number, (split, label) in enumerate(SPLITS.items()):
+        if f"{split}/{name}" not in curves:
+            continue
+        wide = curves.pivot(index="step", columns="trial", values=f"{split}/{name}")
+        ax.plot(wide.index, wide, color=COLOURS[number], alpha=0.15, linewidth=0.7)
+        mean = wide.dropna().mean(axis=1)
+        ax.plot(mean.index, mean, color=COLOURS[number], linewidth=2, label=label)
+    stop = mean_interval(table.values(point, "best_step").to_numpy(float)).estimate
+    ax.axvline(stop, color="black", linestyle=":", label=f"selected: step {stop:.0f}")
+    ax.set(title=point, xlabel="steps", ylabel=f"{name} (log scale)")
+    if any(np.nanmax(line.get_ydata(), initial=0.0) > 0 for line in ax.lines[:-1]):
+        ax.set_yscale("log")
+    legend(ax)
+
+
+def _curves(table: Table, point: str) -> pd.DataFrame:
+    """The curves of a point's trials; empty where none has been written."""
+    if table.curves.empty:
+        return table.curves
+    return pd.DataFrame(table.curves[table.curves["trial"].isin(table.of(point)["trial"])])

@@ -1,0 +1,429 @@
+"""The charts of every report: drawn when there is something to draw, and true to the numbers."""
+
+import io
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+
+from ablax.report import charts, figures, statistics
+from ablax.report.ablation import ablation
+from ablax.report.tables import Table
+from tests.report.runs import (
+    BASE,
+    COLUMNS,
+    LINEAR,
+    NOTHING,
+    POINTS,
+    STRONG,
+    WEAK,
+    point,
+    random_trials,
+    series,
+    trial,
+    write,
+    write_curves,
+)
+
+MAX, MIN = {"accuracy": "max", "loss": "min"}, {"loss": "min", "accuracy": "max"}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with figures.style():
+        yield
+
+
+def standard(table):
+    return charts.standard(table, ablation(table))
+
+
+def drawn(figure):
+    """The bytes of a figure, which draws it for real."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+# Which charts there are
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("curves", [False, True])
+def test_a_chart_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp_path):
+    trials = random_trials(restarts=restarts)
+    table = write(tmp_path, POINTS, trials)
+    if curves:
+        write_curves(tmp_path, trials)
+        table = Table(tmp_path)
+    expected = ["restarts"]
+    expected += ["curves"] if curves else []
+    expected += ["profiles", "best_of_k"] if restarts > 1 else []
+    found = standard(table)
+    assert list(found) == expected, "the first sums the study up"
+    for name, figure in found.items():
+        assert figure.get_label().endswith("."), f"{name} has a caption"
+
+
+def grid(first, second, **fields):
+    """Points of a full grid of two fields."""
+    (a, of_a), (b, of_b) = first, second
+    return [
+        point(f"{a}={x:g} {b}={y:g}", f"{a}={x:g} {b}={y:g}", **{a: x, b: y}, **fields)
+        for x, y in itertools.product(of_a, of_b)
+    ]
+
+
+L1, L2 = ("l1", (0.0, 0.1)), ("l2", (0.0, 0.01, 1.0))
+FULL = grid(L1, L2)
+CUBE = [{**of, "name": f"{of['name']} {rate}", "rate": rate} for of in FULL for rate in (0.1, 0.2)]
+WIDTHS = grid(L1, ("width", (8, 16)))
+MODELS = [{**of, "model": "mlp" if of["l1"] else "linear"} for of in FULL]
+NAMED = [{**of, "optimizer": "adam" if of["l1"] else "sgd"} for of in FULL]
+LENGTHS = [{**of, "protocol/steps": 100 if of["l1"] else 200} for of in FULL]
+
+
+@pytest.mark.parametrize(
+    ("points", "there"),
+    [
+        pytest.param(FULL, True, id="full"),
+        pytest.param(FULL[::-1], True, id="reversed"),
+        pytest.param(grid(L1, ("max_norm", (1.0, np.inf))), True, id="infinite"),
+        pytest.param(FULL[:-1], False, id="a hole"),
+        pytest.param(FULL[:3], False, id="one axis"),
+        pytest.param(CUBE, False, id="three axes"),
+        pytest.param(WIDTHS, False, id="an axis that is static"),
+        pytest.param(MODELS, False, id="a third that is text"),
+        pytest.param(NAMED, False, id="a third that is text, and last"),
+        pytest.param(LENGTHS, False, id="a third that is the protocol's"),
+        pytest.param(POINTS, False, id="no grid"),
+        pytest.param([BASE], False, id="one point"),
+    ],
+)
+def test_a_heat_map_is_of_a_full_grid_of_two_numbers(points, there, tmp_path):
+    table = write(tmp_path, points, random_trials(points, restarts=2))
+    found = standard(table)
+    assert ("heat_map" in found) == there
+    if there:
+        drawn(found["heat_map"])
+
+
+@pytest.mark.parametrize("metrics", [MAX, MIN])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("first", "second"), [(L1, L2), (L2, L1)])
+def test_the_cells_of_a_heat_map_are_the_means_of_their_points(
+    first, second, order, metrics, tmp_path
+):
+    """At the place that the axes say, whichever field comes first and in whatever order."""
+    points = grid(first, second)[::order]
+    table = write(tmp_path, points, random_trials(points), metrics=metrics)
+    figure = charts.heat_map(table)
+    ax = figure.axes[0]
+    names = ax.get_ylabel(), ax.get_xlabel()
+    assert set(names) == {"l1", "l2"}
+    ticks = [
+        [float(t.get_text()) for t in ts] for ts in (ax.get_yticklabels(), ax.get_xticklabels())
+    ]
+    assert [ticks[names.index("l1")], ticks[names.index("l2")]] == [list(L1[1]), list(L2[1])]
+    texts = {text.get_position()[::-1]: text.get_text() for text in ax.texts}
+    image = ax.images[0].get_array()
+    best = table.best().point
+    assert ax.images[0].origin == "lower"
+    for of in points:
+        i, j = (ticks[axis].index(of[name]) for axis, name in enumerate(names))
+        mean = table.trials.groupby("point")[f"test/{next(iter(metrics))}"].mean()[of["name"]]
+        assert image[i, j] == pytest.approx(mean)
+        assert texts[i, j] == f"{mean:.4g}" + ("*" if of["name"] == best else "")
+    assert len(texts) == image.size == len(points)
+
+
+# Restarts
+
+
+def test_every_restart_is_a_dot_and_every_row_a_mean(tmp_path):
+    table = write(tmp_path, POINTS, random_trials(restarts=5))
+    rows = ablation(table)
+    (ax,) = charts.strips(table, rows).axes
+    dots = [line for line in ax.lines if line.get_marker() == "."]
+    means = [line for line in ax.lines if line.get_marker() == "o"]
+    for place, row in enumerate(rows):
+        values = table.values(row.chosen, "test/accuracy")
+        assert dots[place].get_xdata().tolist() == values.tolist()
+        assert np.abs(dots[place].get_ydata() - place).max() < 0.5
+        assert (means[place].get_xdata()[0], means[place].get_ydata()[0]) == (
+            pytest.approx(row.mean.estimate),
+            place,
+        )
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["baseline, mlp", "L2, mlp", "baseline, linear", "L2, linear"]
+    assert ax.yaxis_inverted(), "in the order of the table"
+    ends = {
+        tuple(np.round(segment[:, 0], 9)) for c in ax.collections for segment in c.get_segments()
+    }
+    assert ends == {(round(row.mean.low, 9), round(row.mean.high, 9)) for row in rows}
+
+
+def test_what_differs_from_its_baseline_is_filled(tmp_path):
+    trials = series(BASE, test_accuracy=[0.5] * 8) + series(WEAK, test_accuracy=[0.7] * 8)
+    table = write(tmp_path, [BASE, WEAK], trials)
+    for level, face in ((0.05, "black"), (0.001, "white")):
+        table.significance = level
+        (ax,) = charts.strips(table, ablation(table)).axes
+        mean = [line for line in ax.lines if line.get_marker() == "o"][1]
+        assert to_rgba(mean.get_markerfacecolor()) == to_rgba(face)
+
+
+# Profiles
+
+
+def share_at(line, threshold):
+    """What a drawn step function says at a threshold."""
+    x, y = line.get_xdata(), line.get_ydata()
+    if line.get_drawstyle() == "steps-pre":
+        return y[np.searchsorted(x, threshold, "left")]
+    assert line.get_drawstyle() == "steps-post"
+    return y[np.searchsorted(x, threshold, "right") - 1]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("metrics", [MAX, MIN])
+def test_a_profile_is_the_share_of_restarts_at_least_as_good(metrics, ties, tmp_path):
+    trials = random_trials(restarts=7)
+    if ties:
+        for row in trials:
+            row |= {name: round(row[name], 1) for name in COLUMNS}
+    table = write(tmp_path, POINTS, trials, metrics=metrics)
+    name = next(iter(metrics))
+    rows = ablation(table)
+    axes = charts.profiles(table, rows).axes
+    assert [ax.get_title() for ax in axes] == ["base", "linear"]
+    lines = [line for ax in axes for line in ax.lines]
+    for line, row in zip(lines, rows, strict=True):
+        assert line.get_label() == row.group
+        values = table.values(row.chosen, f"test/{name}").to_numpy()
+        for threshold in [*values, *np.linspace(values.min(), values.max(), 50)]:
+            good = values >= threshold if metrics is MAX else values <= threshold
+            assert share_at(line, threshold) == pytest.approx(good.mean())
+
+
+# What restarts buy
+
+
+@pytest.mark.parametrize("objective", [("accuracy", "max"), ("loss", "min")])
+def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
+    """Of the validation metric, in its own direction: the mean of all ways to draw k."""
+    name, direction = objective
+    trials = random_trials([BASE, WEAK], restarts=4)
+    said = {"name": name, "direction": direction}
+    table = write(tmp_path, [BASE, WEAK], trials, objective=said)
+    rows = ablation(table)
+    (ax,) = charts.budget(table, rows).axes
+    pick = max if direction == "max" else min
+    sign = 1 if direction == "max" else -1
+    for line, row in zip(ax.lines, rows, strict=True):
+        values = table.values(row.chosen, f"valid/{name}").to_numpy()
+        assert line.get_label() == row.group
+        assert line.get_xdata().tolist() == [1, 2, 3, 4]
+        for k, found in zip(line.get_xdata(), line.get_ydata(), strict=True):
+            written_out = np.mean([pick(draw) for draw in itertools.product(values, repeat=int(k))])
+            assert found == pytest.approx(written_out)
+            assert found == pytest.approx(sign * statistics.best_of_k(sign * values, int(k)))
+    ticks = [label.get_text() for label in ax.get_xticklabels()]
+    assert ticks == ["1", "2", "4"]
+
+
+@pytest.mark.parametrize(("fix", "warned"), [(None, True), ("none", True), ("init+split", False)])
+def test_restarts_on_splits_of_their_own_are_said_to_be_partly_luck(fix, warned, tmp_path):
+    points = [BASE if fix is None else {**BASE, "fix": fix}]
+    table = write(tmp_path, points, random_trials(points))
+    caption = charts.budget(table, ablation(table)).get_label()
+    assert ("--fix split" in caption) == warned
+
+
+def test_without_validation_there_is_no_best_of_k(tmp_path):
+    trials = [
+        {name: value for name, value in row.items() if not name.startswith("valid/")}
+        for row in random_trials()
+    ]
+    assert list(standard(write(tmp_path, POINTS, trials, objective=None))) == [
+        "restarts",
+        "profiles",
+    ]
+
+
+# Learning curves
+
+
+def with_curves(directory, curves, points=(BASE, WEAK), **study):
+    """A study with curves: {trial: {step: {column: value}}}; WEAK is the best."""
+    trials = [trial(p, r, valid_loss=0.1 if p is WEAK else 0.5) for p in points for r in range(2)]
+    write(directory, list(points), trials, **study)
+    rows = [
+        {"trial": name, "step": step, **values}
+        for name, evaluations in curves.items()
+        for step, values in evaluations.items()
+    ]
+    pd.DataFrame(rows).to_parquet(directory / "curves.parquet")
+    return Table(directory)
+
+
+def test_curves_are_means_for_as_long_as_every_restart_runs(tmp_path):
+    curves = {
+        f"{name}/{r}": {
+            step: {"train/loss": level / step + r, "valid/loss": 2 * level / step + r}
+            for step in range(10, 40 + 10 * r, 10)
+        }
+        for name, level in (("base", 1.0), ("l2=0.1", 3.0))
+        for r in range(2)
+    }
+    axes = charts.learning_curves(with_curves(tmp_path, curves)).axes
+    assert [ax.get_ylabel() for ax in axes] == [
+        "training loss (log scale)",
+        "validation loss (log scale)",
+    ]
+    for ax, scale in zip(axes, (1, 2), strict=True):
+        assert ax.get_yscale() == "log"
+        assert [line.get_label() for line in ax.lines] == ["base", "l2=0.1"]
+        for line, level in zip(ax.lines, (1.0, 3.0), strict=True):
+            assert line.get_xdata().tolist() == [10, 20, 30]
+            expected = [scale * level / step + 0.5 for step in (10, 20, 30)]
+            assert line.get_ydata().tolist() == pytest.approx(expected)
+
+
+def test_curves_of_what_is_no_loss_are_on_a_plain_scale(tmp_path):
+    curves = {f"{p}/{r}": {10: {"valid/accuracy": 0.5}} for p in ("base", "l2=0.1") for r in (0, 1)}
+    objective = {"name": "accuracy", "direction": "max"}
+    (ax,) = charts.learning_curves(with_curves(tmp_path, curves, objective=objective)).axes
+    assert (ax.get_yscale(), ax.get_ylabel()) == ("linear", "validation accuracy")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"base/0": {10: {"valid/loss": NAN}}, "base/1": {10: {"valid/loss": 1.0}}},
+        {"base/0": {10: {"valid/loss": 1.0}}},
+        {"base/0": {10: {"valid/loss": 1.0}}, "base/1": {20: {"valid/loss": 1.0}}},
+        {f"{p}/{r}": {10: {"valid/loss": NAN}} for p in ("base", "l2=0.1") for r in (0, 1)},
+        {f"{p}/{r}": {10: {"grad_norm": 1.0}} for p in ("base", "l2=0.1") for r in (0, 1)},
+    ],
+    ids=["diverged", "others missing", "no common step", "all diverged", "another column"],
+)
+def test_curves_with_holes_are_drawn_as_far_as_they_go(curves, tmp_path):
+    for figure in standard(with_curves(tmp_path, curves)).values():
+        drawn(figure)
+
+
+@pytest.mark.parametrize("curves", [{}, {"base/0": {10: {"valid/loss": NAN}}}])
+def test_the_complexity_graph_of_what_diverged_at_once(curves, tmp_path):
+    table = with_curves(tmp_path, curves)
+    if not curves:
+        (tmp_path / "curves.parquet").unlink()
+        table = Table(tmp_path)
+    figure, (ax,) = figures.panels(1)
+    charts.complexity(ax, table, "base")
+    drawn(figure)
+
+
+# Strengths
+
+
+def test_strengths_are_the_error_of_every_method_at_every_strength(tmp_path):
+    table = write(tmp_path, POINTS, random_trials())
+    (ax,) = charts.strengths(table, {"l2": "λ of L2"}).axes
+    assert (ax.get_xlabel(), ax.get_title()) == ("λ of L2", "mlp")
+    assert ax.get_ylabel() == "test error (share of examples)"
+    line = ax.lines[0]
+    assert line.get_xdata().tolist() == [0.1, 1.0]
+    errors = [1 - table.interval(p, "test/accuracy").estimate for p in ("l2=0.1", "l2=1")]
+    assert line.get_ydata().tolist() == pytest.approx(errors)
+    band = [line for line in ax.lines if line.get_label() == "baseline"]
+    assert band[0].get_ydata()[0] == 1 - table.interval("base", "test/accuracy").estimate
+
+
+# All of them
+
+
+def many(directory, rows=30, restarts=2):
+    points = [BASE] + [point(f"m{i}", f"method {i}", l2=i + 1.0) for i in range(rows)]
+    return write(directory, points, random_trials(points, restarts=restarts))
+
+
+def baselines(directory, n=5):
+    points = [point(f"b{i}", "baseline", model=f"model {i}") for i in range(n)]
+    points += [point(f"m{i}", "L2", model=f"model {i}", l2=1.0) for i in range(n)]
+    return write(directory, points, random_trials(points, restarts=2))
+
+
+def unknown(directory, points=POINTS):
+    """Every number NaN: all trials diverged at once."""
+    trials = [trial(p, r, status="diverged", **NOTHING) for p in points for r in range(2)]
+    return write(directory, points, trials)
+
+
+def unknown_grid(directory):
+    return unknown(directory, FULL)
+
+
+def partly_unknown(directory):
+    trials = random_trials(restarts=3)
+    for row in trials[::2]:
+        row |= {"status": "diverged", **NOTHING}
+    return write(directory, POINTS, trials)
+
+
+def constant(directory):
+    trials = [trial(p, r) for p in FULL for r in range(3)]
+    write(directory, FULL, trials)
+    write_curves(directory, trials)
+    return Table(directory)
+
+
+def single(directory):
+    return write(directory, [BASE], [trial(BASE, 0)])
+
+
+@pytest.mark.parametrize(
+    "study", [many, baselines, unknown, unknown_grid, partly_unknown, constant, single]
+)
+def test_charts_of_unusual_studies_are_drawn(study, tmp_path):
+    """Without a crash and without a warning, which is an error here."""
+    found = standard(study(tmp_path))
+    assert "restarts" in found
+    for figure in found.values():
+        drawn(figure)
+
+
+def test_a_panel_holds_no_more_lines_than_can_be_told_apart(tmp_path):
+    """Its baseline, and the best of the others."""
+    table = many(tmp_path)
+    rows = ablation(table)
+    ranked = sorted(rows[1:], key=lambda row: -row.mean.estimate)
+    expected = [row.group for row in [rows[0], *ranked[: charts.MOST_LINES - 1]]]
+    for figure in (charts.profiles(table, rows), charts.budget(table, rows)):
+        (ax,) = figure.axes
+        assert [line.get_label() for line in ax.lines] == expected
+
+
+def test_equal_studies_draw_equal_bytes(tmp_path):
+    found = []
+    for name in ("a", "b"):
+        points = [*FULL]
+        trials = random_trials(points, restarts=3)
+        write(tmp_path / name, points, trials)
+        write_curves(tmp_path / name, trials)
+        charts_ = standard(Table(tmp_path / name))
+        assert list(charts_) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
+        found.append({chart: drawn(figure) for chart, figure in charts_.items()})
+    assert found[0] == found[1]
+
+
+def test_a_chart_of_two_baselines_names_them(tmp_path):
+    points = [BASE, LINEAR, STRONG]
+    table = write(tmp_path, points, random_trials(points))
+    for figure in (f(table, ablation(table)) for f in (charts.profiles, charts.budget)):
+        assert [ax.get_title() for ax in figure.axes] == ["base", "linear"]
