@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import itertools
 import pkgutil
 import sys
 from pathlib import Path
@@ -21,10 +22,12 @@ Ablax trains a whole ablation study as one compiled program, and judges the resu
   ./launch.sh EXPERIMENT --preset smoke a small study, to see that everything works
   ./launch.sh EXPERIMENT --help         every flag of the experiment
   ./launch.sh resume DIR                go on with a study that was interrupted
-  ./launch.sh report DIR [DIR …]        statistics and report again, without training
+  ./launch.sh report DIR [DIR …]        the report again; of several, also compared with the first
+  ./launch.sh claims [EXPERIMENT …]     every claim, its verdict, its evidence; --run trains
   ./launch.sh data list|fetch NAME      data sets: where from, checksum, present or not
   ./launch.sh audit [EXPERIMENT]        whether a trial's bits depend on what is around it, here
   ./launch.sh bench [NAME]              side-by-side benchmarks
+  ./launch.sh gallery                   draw the README's figures again
   ./launch.sh test                      the tests
 
 Where it runs: flags of an EXPERIMENT or a resume, anywhere in the line
@@ -115,8 +118,7 @@ def report(arguments: list[str]) -> int:
     from experiments._run import rebuild
 
     _expect(len(arguments) > 0, "expected: report DIR [DIR …]")
-    for directory in arguments:
-        rebuild(Path(directory), load)
+    rebuild([Path(directory) for directory in arguments], load)
     return 0
 
 
@@ -160,8 +162,26 @@ def audit(arguments: list[str]) -> int:
     return _audit.main(name, load(name), rest)
 
 
+def claims(arguments: list[str]) -> int:
+    from experiments import _claims
+
+    asked = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments))
+    for name in asked:
+        _known(name)
+    return _claims.main(asked or names(), load, arguments[len(asked) :], everything=not asked)
+
+
+def gallery(arguments: list[str]) -> int:
+    from experiments import _gallery
+
+    _expect(not arguments, "gallery takes no arguments")
+    return _gallery.main(load)
+
+
 COMMANDS = {
     "audit": audit,
+    "claims": claims,
+    "gallery": gallery,
     "list": list_experiments,
     "resume": resume,
     "report": report,

@@ -1,28 +1,39 @@
 """From flags to report: what every experiment's command does."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablax import flags
 from ablax.errors import UserError
 from ablax.sweep.mesh import cpu_devices_per_core, keep_compiled
 
+if TYPE_CHECKING:
+    from ablax.sweep.plan import Plan
 
-def launch(name: str, module: Any, arguments: list[str]) -> int:
-    """Plan, train and report one study; returns the exit status."""
-    started = time.perf_counter()
+
+@dataclass(frozen=True)
+class Planned:
+    """What a command asks for, and where it belongs."""
+
+    asked: flags.Launch
+    plan: Plan
+    directory: Path
+
+
+def planned(name: str, module: Any, arguments: list[str]) -> Planned:
+    """The plan of a command; nothing is compiled yet."""
     cpu_devices_per_core()
     keep_compiled()
     asked = flags.parse(name, module, arguments)
 
-    from ablax.sweep import hosts
-    from ablax.sweep.plan import describe, make_plan
-    from ablax.sweep.provenance import command_line
-    from ablax.sweep.study import train
+    from ablax.sweep.plan import make_plan
 
     plan = make_plan(
         name,
@@ -33,11 +44,24 @@ def launch(name: str, module: Any, arguments: list[str]) -> int:
         slots=asked.slots,
         halving=asked.halving,
     )
+    return Planned(asked, plan, asked.out or Path("runs") / f"{name}-{plan.id}")
+
+
+def launch(name: str, module: Any, arguments: list[str]) -> int:
+    """Plan, train and report one study; returns the exit status."""
+    started = time.perf_counter()
+    found = planned(name, module, arguments)
+    asked, plan, directory = found.asked, found.plan, found.directory
+
+    from ablax.sweep import hosts
+    from ablax.sweep.plan import describe
+    from ablax.sweep.provenance import command_line
+    from ablax.sweep.study import train
+
     if hosts.first():
         print_plan(describe(plan))
     if asked.plan:
         return 0
-    directory = asked.out or Path("runs") / f"{name}-{plan.id}"
     result = train(
         plan,
         directory,
@@ -57,42 +81,62 @@ def launch(name: str, module: Any, arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 130
-    page, answer = write_report(directory, module)
-    print(f"best   {answer}")
+    page, answers = write_report(directory, module)
+    for answer in answers:
+        print(f"best   {answer}")
     print(f"time   {time.perf_counter() - started:.1f} s, {result.trained:,} trials trained")
     print(f"report {page}")
     return 0
 
 
-def write_report(directory: Path, module: Any) -> tuple[Path, str]:
-    """(path of report.html, the answer in one sentence)."""
+def write_report(directory: Path, module: Any) -> tuple[Path, list[str]]:
+    """(path of report.html, the answer in a sentence for each baseline)."""
     from ablax.report import figures, page
     from ablax.report.tables import Table
 
     table = Table(directory)
     with figures.style():
-        drawn = module.figures(table)
         path = page.build(
-            table, question=module.__doc__ or "", drawn=drawn, claims=getattr(module, "CLAIMS", [])
+            table,
+            question=module.__doc__ or "",
+            drawn=module.figures(table),
+            claims=getattr(module, "CLAIMS", []),
         )
-    return path, page.answer(table)
+    return path, page.answers(table)
 
 
-def rebuild(directory: Path, load: Callable[[str], Any]) -> None:
-    """The report of a run directory again, without training."""
-    from ablax.sweep.claim import settle
+def rebuild(directories: Sequence[Path], load: Callable[[str], Any]) -> None:
+    """The reports of run directories again, without training; the first against each other."""
+    from ablax.sweep.claim import record_of, settle
 
+    for directory in directories:
+        record_of(directory)  # what is damaged is refused
+        name = experiment_of(directory)
+        try:
+            settle(directory)
+        except UserError as busy:  # the parts that are there serve as well
+            print(f"{busy}\nthe report is of what has finished so far", file=sys.stderr)
+        page, answers = write_report(directory, load(name))
+        for answer in answers:
+            print(f"best   {answer}")
+        print(f"report {page}")
+    if len(directories) > 1:
+        from ablax.report import compare
+        from ablax.report.tables import Table
+
+        first, *others = map(Table, directories)
+        for other in others:
+            page, text = compare.build(first, other)
+            print(f"\nA = {first.directory}, B = {other.directory}\n\n{text}")
+            print(f"comparison {page}")
+
+
+def experiment_of(directory: Path) -> str:
+    """The experiment whose study a run directory holds."""
     try:
-        name = json.loads((directory / "study.json").read_text())["experiment"]
+        return json.loads((directory / "study.json").read_text())["experiment"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory} holds no readable study.json: {error}") from error
-    try:
-        settle(directory)
-    except UserError as busy:  # the parts that are there serve as well
-        print(f"{busy}\nthe report is of what has finished so far", file=sys.stderr)
-    page, answer = write_report(directory, load(name))
-    print(f"best   {answer}")
-    print(f"report {page}")
 
 
 def print_plan(lines: dict[str, str]) -> None:

@@ -51,19 +51,22 @@ def place(tmp_path, monkeypatch):
     Path("foreign").mkdir()
     Path("foreign/thesis.txt").write_text("of somebody")
     study("another")
+    study("unstated", without="significance")
     Path("damaged").mkdir()
     Path("damaged/study.json").write_text("{")
     return tmp_path
 
 
-def study(directory: str, **changes) -> None:
+def study(directory: str, without: str = "") -> None:
     """A run directory that holds one finished trial of a study that nobody asks for."""
     Path(directory).mkdir()
     said = {"experiment": "regularization", "seed": 0, "points": [], "marks": []}
+    said |= {"significance": 0.05}
     said |= {"rounds": {"name": "", "n": 1, "gives": None}}
     command = {"command": "./launch.sh regularization"}
     said |= {"provenance": command | {"conditions": {}, "programs": {}}}
-    Path(directory, "study.json").write_text(json.dumps(said | changes))
+    said.pop(without, None)
+    Path(directory, "study.json").write_text(json.dumps(said))
     pd.DataFrame({"trial": ["0" * 16]}).to_parquet(Path(directory, "trials.parquet"))
 
 
@@ -90,6 +93,9 @@ REFUSED = {
         "'klassification'",
         "'classification'",
     ],
+    "regularization --fix ordr": ["unknown fix 'ordr'", "did you mean 'order'?"],
+    "regularization --fix split+init": ["unknown fix 'split+init'", "init+split, none"],
+    "regularization --split-seed 1": ["unknown flag '--split-seed'"],
     # numbers
     "regularization --learning-rate -0.1": ["--learning-rate", "at least 0", "-0.1"],
     "regularization --learning-rate nan": ["--learning-rate", "at least 0", "nan"],
@@ -116,7 +122,7 @@ REFUSED = {
     "regularization --eval-every 0": ["--eval-every", "at least 1", "got 0"],
     "regularization --patience nan": ["--patience", "at least 1", "nan"],
     "regularization --min-delta -1": ["--min-delta", "at least 0", "-1"],
-    "regularization --split-seed -1": ["--split-seed", "at least 0", "-1"],
+    "regularization --test-seed -1": ["--test-seed", "at least 0", "-1"],
     "regularization --batch-size 0": ["--batch-size", "at least 1", "got 0"],
     "regularization --batch-size 301": ["--batch-size", "at most the 300", "301"],
     "regularization --train-size 50 --batch-size 64": ["--batch-size", "at most the 50", "64"],
@@ -141,6 +147,7 @@ REFUSED = {
     "regularization --out file/run": ["--out file/run", "cannot be written"],
     "regularization --out /proc/self/run": ["--out /proc/self/run", "cannot be written"],
     "regularization --out foreign": ["--out foreign", "holds no study", "study.json"],
+    "regularization --out unstated": ["unstated", "study.json", "significance"],
     "regularization --out another": ["--out another", "another study", "choose another"],
     # a user's own table
     "regularization --dataset ok.csv": ["--target", "length, width, colour, size"],
@@ -169,10 +176,14 @@ REFUSED = {
     "resume foreign": ["foreign", "study.json"],
     "resume damaged": ["damaged", "study.json"],
     "resume another": ["another study"],
+    "resume unstated": ["unstated", "study.json", "significance"],
     "report": ["report DIR"],
     "report nowhere": ["nowhere", "study.json"],
     "report foreign": ["foreign", "study.json"],
     "report damaged": ["damaged", "study.json"],
+    "report unstated": ["unstated", "study.json", "significance"],
+    "gallery signals": ["gallery takes no arguments"],
+    "claims signls": ["unknown command or experiment 'signls'", "'signals'"],
     "data": ["data list", "data fetch NAME"],
     "data remove mnist": ["data list", "data fetch NAME"],
     "data list --verfy": ["data list [--verify]"],
@@ -253,7 +264,7 @@ def mnist_study(capsys) -> tuple[int, str, str]:
 def test_whole_idx_files_are_taken(mnist, capsys):
     status, out, err = mnist_study(capsys)
     assert (status, err) == (0, "")
-    assert "split of mnist by seed 0: train 40, valid 12, test 30 (official)" in out
+    assert "split of mnist: train 40, valid 12, test 30 (official), unused 8" in out
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"

@@ -1,0 +1,105 @@
+"""Helpers of the experiments' tests: launch a command, and read its study without the report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablax.config import as_traced, statics_of
+from ablax.report.tables import Table
+from ablax.sweep import engine
+from ablax.sweep import run as launched
+from ablax.sweep.mesh import mesh_of
+from ablax.task import Task, Trial
+from experiments.__main__ import main
+
+
+def launch(name: str, out: Path, *typed: object) -> Path:
+    """The command, as the command line runs it; returns the run directory."""
+    words = [name, *map(str, typed), "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["experiments", *words])
+        patch.setattr(
+            launched, "mesh_of", lambda: mesh_of(jax.devices()[:2])
+        )  # what two cores have
+        assert main(words) == 0
+    return out
+
+
+def trials_of(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "trials.parquet")
+
+
+def trial_of(config: Any, restart: int = 0, seed: int = 0) -> Trial:
+    """One trial, as a task's functions get it."""
+    return engine.take(engine.trials_of([as_traced(config)], [restart], seed), 0)
+
+
+def task_of(module: Any, config: Any) -> Task:
+    return module.task(statics_of(config))
+
+
+def effects(module: Any, name: str, table: Table) -> list[Any]:
+    """What the test of the claim of this id measures."""
+    (claim,) = [claim for claim in module.CLAIMS if claim.id == name]
+    return list(claim.test(table) or ())
+
+
+def by_the_others(
+    trials: pd.DataFrame, group: str, column: str, by: str, sign: int, **where: Any
+) -> pd.Series:
+    """A column by restart, of the point that the other restarts' mean of `by` is best at."""
+    for field, value in {"group": group, **where}.items():
+        trials = trials[trials[field] == value]
+    names = list(trials["point"].unique())
+    found = {}
+    for restart in sorted(trials["restart"].unique()):
+        others = trials[trials["restart"] != restart]
+        means = [sign * others.loc[others["point"] == name, by].astype(float).mean()
+                 for name in names]  # fmt: skip
+        name = names[int(np.argmax(means))]
+        row = trials[(trials["point"] == name) & (trials["restart"] == restart)]
+        found[restart] = float(row[column].iloc[0])
+    return pd.Series(found)
+
+
+Compared = tuple[str, str, str, tuple[float, float], dict[str, Any]]
+"""(column, larger, smaller, expected, where)"""
+
+
+def check_differences(
+    module: Any, name: str, table: Table, expected: Sequence[Compared], by: str, sign: int
+) -> None:
+    """The claim's effects are the differences of these methods, computed from the Parquet file."""
+    trials = trials_of(table.directory)
+    assert set(trials["status"]) <= {"done", "stopped"}
+    found = effects(module, name, table)
+    assert len(found) == len(expected)
+    for effect, (column, larger, smaller, bounds, where) in zip(found, expected, strict=True):
+        a, b = (
+            by_the_others(trials, group, column, by, sign, **where) for group in (larger, smaller)
+        )
+        np.testing.assert_allclose(effect.values, (a - b).to_numpy(), rtol=1e-12, atol=0)
+        assert effect.expected == bounds, effect.measured
+        assert effect.measured.startswith(f"{column}: {larger} − {smaller}")
+
+
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on training is a failure."""
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(engine.Engine, "__init__", reached)
+    monkeypatch.setattr(engine.Engine, "run", reached)
+
+
+def points_of(module: Any, name: str, *typed: object) -> list[dict[str, Any]]:
+    """The points that a command line leads to."""
+    from ablax import flags
+
+    return module.points(flags.parse(name, module, list(map(str, typed))).config)
