@@ -157,7 +157,8 @@ def test_every_restart_is_a_dot_and_every_row_a_mean(tmp_path):
             place,
         )
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == ["baseline, mlp", "L2, mlp", "baseline, linear", "L2, linear"]
+    families = ("base", "base", "linear", "linear")
+    assert labels == [f"{row.group} ({f})" for row, f in zip(rows, families, strict=True)]
     assert ax.yaxis_inverted(), "in the order of the table"
     ends = {
         tuple(np.round(segment[:, 0], 9)) for c in ax.collections for segment in c.get_segments()

@@ -517,3 +517,19 @@ def test_a_record_of_another_version_is_a_users_error(key, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match=f"no readable study.* lacks {key}"):
         Table(tmp_path)
+
+
+def test_methods_stand_below_their_own_baseline(tmp_path):
+    """Whatever the order in which axes cross the table."""
+    points = [
+        point(f"{method}{rate}", method, learning_rate=float(rate), l2=float(method == "L2"))
+        for method in ("baseline", "L2")
+        for rate in (1, 2, 3)
+    ]
+    trials = [trial(one, 0) for one in points]
+    found = list(write(tmp_path, points, trials).groups().items())
+    assert found == [
+        ((f"baseline{rate}", method), [f"{method}{rate}"])
+        for rate in (1, 2, 3)
+        for method in ("baseline", "L2")
+    ]

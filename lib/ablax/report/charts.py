@@ -51,7 +51,7 @@ def standard(table: Table, rows: Sequence[Row]) -> dict[str, Figure]:
 def strips(table: Table, rows: Sequence[Row]) -> Figure:
     """Every restart of every row of the ablation table, under its mean and interval."""
     column, rows = f"test/{table.headline.name}", rows[:MOST_ROWS]
-    several = len({row.versus.baseline if row.versus else row.chosen.point for row in rows}) > 1
+    several = len({_family(row) for row in rows}) > 1
     figure, (ax,) = panels(1, width=7.2, height=1.2 + 0.34 * len(rows))
     labels = []
     for place, row in enumerate(rows):
@@ -68,8 +68,7 @@ def strips(table: Table, rows: Sequence[Row]) -> Figure:
         ax.plot(row.mean.estimate, place, "o", color="black", markerfacecolor=face, ms=6)
         if row.versus is None and place:
             ax.axhline(place - 0.5, color="0.7", lw=0.8)
-        model = table.settings[row.chosen.point].get("model") if several else None
-        labels.append(f"{row.group}, {model}" if model else row.group)
+        labels.append(f"{row.group} ({_family(row)})" if several else row.group)
     ax.set(yticks=range(len(rows)), yticklabels=labels, xlabel=f"test {table.headline.name}")
     ax.set_ylim(len(rows) - 0.5, -0.5)
     return captioned(
@@ -161,11 +160,16 @@ def budget(table: Table, rows: Sequence[Row]) -> Figure:
     return captioned(figure, said)
 
 
+def _family(row: Row) -> str:
+    """The baseline that a row is compared with, or is."""
+    return row.versus.baseline if row.versus else row.chosen.point
+
+
 def _leading(table: Table, rows: Sequence[Row]) -> dict[str, list[Row]]:
     """{baseline: its row and the best of those compared with it}, few enough to tell apart."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.versus.baseline if row.versus else row.chosen.point, []).append(row)
+        found.setdefault(_family(row), []).append(row)
     merit = {id(row): table.headline.sign * row.mean.estimate for row in rows}
     for baseline, members in found.items():
         ranked = sorted(members, key=lambda r: (r.versus is not None, -merit[id(r)]))

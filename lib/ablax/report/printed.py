@@ -247,9 +247,10 @@ POINTS_CAPTION = (
 def _setting(row: Row) -> str:
     """What a row's point sets, without what its baseline does as well."""
     point = row.chosen.point
-    if row.versus is not None:
-        point = point.removeprefix(f"{row.versus.baseline} ")
-    return point if point not in ("baseline", row.group) else ""
+    if point in ("baseline", row.group):
+        return ""
+    shared = row.versus.baseline.split(" ") if row.versus else []
+    return " ".join(word for word in point.split(" ") if word not in shared)
 
 
 def _setting_cell(value: Any) -> Cell:

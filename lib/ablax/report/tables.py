@@ -226,12 +226,13 @@ class Table:
         return found if found in self.settings else None
 
     def groups(self) -> dict[tuple[str, str], list[str]]:
-        """The points by (baseline, group): the strengths of one method on one network."""
-        grouped: dict[tuple[str, str], list[str]] = {}
+        """The points by (baseline, group): the strengths of one method, baseline by baseline."""
+        families: dict[str, dict[tuple[str, str], list[str]]] = {}
         for name, setting in self.settings.items():
-            key = self._baselines.get(name, name), setting["group"]
-            grouped.setdefault(key, []).append(name)
-        return grouped
+            baseline = self._baselines.get(name, name)
+            members = families.setdefault(baseline, {})
+            members.setdefault((baseline, setting["group"]), []).append(name)
+        return {key: points for members in families.values() for key, points in members.items()}
 
     def methods(self, **where: Any) -> dict[str, Chosen]:
         """{method: what validation chooses of it}, among the points with these settings.
