@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,12 @@ class Entry:
     claims: Sequence[Any]
     table: Any
     why: str = ""
+
+    @cached_property
+    def judgements(self) -> list[Any]:
+        from ablax.report.claims import judge_all
+
+        return [] if self.table is None else judge_all(self.claims, self.table)
 
 
 def main(
@@ -120,12 +127,6 @@ def _complete(directory: Path) -> bool:
     return table.n_finished == table.study["trials"]
 
 
-def judged(entry: Entry) -> list[Any]:
-    from ablax.report.claims import judge_all
-
-    return [] if entry.table is None else judge_all(entry.claims, entry.table)
-
-
 def text(entries: Sequence[Entry]) -> str:
     """The ledger for a terminal."""
     from ablax.report.claims import evidence_in_words
@@ -133,7 +134,7 @@ def text(entries: Sequence[Entry]) -> str:
     lines = []
     for entry in entries:
         lines += ["", f"{entry.name}: {_study(entry)}"]
-        for judgement in judged(entry):
+        for judgement in entry.judgements:
             claim = judgement.claim
             lines.append(f"  {judgement.verdict:<13} {claim.sentence} [{claim.id}]")
             lines += [f"{'':<16}{line}" for line in evidence_in_words(judgement)]
@@ -161,7 +162,7 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
     for entry in entries:
         lines += ["", f"## {entry.name}", "", _study(entry) + ".", ""]
         lines += ["| claim | verdict | evidence | level | source |", "|---|---|---|---|---|"]
-        for judgement in judged(entry):
+        for judgement in entry.judgements:
             claim = judgement.claim
             cells = (
                 f"{plain(claim.sentence)} (`{claim.id}`)",
@@ -192,7 +193,7 @@ def _study(entry: Entry) -> str:
 
 
 def _count(entries: Sequence[Entry]) -> str:
-    verdicts = Counter(judgement.verdict for entry in entries for judgement in judged(entry))
+    verdicts = Counter(judgement.verdict for entry in entries for judgement in entry.judgements)
     waiting = sum(len(entry.claims) for entry in entries if entry.table is None)
     said = [f"{n} {verdict}" for verdict, n in verdicts.items()]
     said += [f"{waiting} without a study"] if waiting else []

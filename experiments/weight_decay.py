@@ -138,7 +138,7 @@ def figures(table: Table) -> dict:
         ax.set(xscale="log", yscale="log")
         ax.set_xticks(STRENGTHS, [f"{strength:g}" for strength in STRENGTHS])
         ax.minorticks_off()
-        ax.legend(fontsize=8)
+        draw.legend(ax)
     ax.set(
         xlabel="λ of the penalty; the decay is 2λ",
         ylabel="‖penalty − decay‖ / ‖decay‖, last weights",

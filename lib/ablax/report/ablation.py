@@ -170,10 +170,8 @@ def ablation_frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
 
 def points_frame(table: Table) -> pd.DataFrame:
     """Every point by itself, with every digit, for CSV."""
-    names = list(table.study["metrics"])
     headline = f"test/{table.headline.name}"
-    columns = [f"{split}/{name}" for name in names for split in ("train", "valid", "test")]
-    columns = [c for c in columns if c in table.trials] + [*table.measures(), "steps"]
+    columns = [*table.metrics, *table.measures(), "steps"]
     found = []
     for point, setting in table.settings.items():
         line: dict[str, Any] = {"point": point, "group": setting["group"]}

@@ -21,6 +21,7 @@ from ablax.report.figures import (
     legend,
     panels,
     plt,
+    shaded,
     with_intervals,
 )
 from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval, share_interval
@@ -133,12 +134,8 @@ def budget(table: Table, rows: Sequence[Row]) -> Figure:
                     sign * values, lambda x, axis=-1, k=k: best_of_k(x, k, axis), resamples=999
                 )
                 found.append(interval if sign > 0 else interval.negated())
-            middle = np.array([interval.estimate for interval in found])
-            low, high = np.array([[i.low, i.high] for i in found]).T
-            ax.plot(
-                ks, middle, color=COLOURS[number], marker=MARKERS[number], ms=4, label=row.group
-            )
-            ax.fill_between(ks, low, high, color=COLOURS[number], alpha=0.1, lw=0)
+            look = {"marker": MARKERS[number], "ms": 4, "label": row.group}
+            shaded(ax, ks, found, number=number, alpha=0.1, **look)
         ax.set(
             xscale="log",
             xlabel="restarts k (log scale)",
@@ -197,10 +194,7 @@ def learning_curves(table: Table) -> Figure:
     for ax, split in zip(axes, splits, strict=True):
         for number, point in enumerate(points):
             steps, found = _curve(table, point, f"{split}/{name}")
-            middle = np.array([interval.estimate for interval in found])
-            low, high = np.array([[i.low, i.high] for i in found]).reshape(-1, 2).T
-            ax.plot(steps, middle, color=COLOURS[number], label=point)
-            ax.fill_between(steps, low, high, color=COLOURS[number], alpha=0.2, lw=0)
+            shaded(ax, steps, found, number=number, alpha=0.2, label=point)
         ys = np.concatenate([line.get_ydata() for line in ax.lines])
         log = name == "loss" and len(ys) > 0 and ys.min() > 0
         ax.set(xlabel="steps", ylabel=f"{SPLITS[split]} {name}" + (" (log scale)" if log else ""))

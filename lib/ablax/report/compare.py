@@ -15,7 +15,7 @@ from ablax.report.statistics import (
     unpaired_difference,
     welch_test,
 )
-from ablax.report.tables import Chosen, Table
+from ablax.report.tables import Chosen, Table, differences
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ def _compared(name: str, a: Table, first: str | Chosen, b: Table, second: str | 
     x, y = a.values(first, column), b.values(second, column)
     means = mean_interval(x.to_numpy(float)), mean_interval(y.to_numpy(float))
     if paired(a, b):
-        shared = x.index.intersection(y.index)
-        differences = y.loc[shared].to_numpy(float) - x.loc[shared].to_numpy(float)
-        return Compared(name, *means, mean_interval(differences), sign_flip_test(differences))
+        found = differences(y, x)
+        return Compared(name, *means, mean_interval(found), sign_flip_test(found))
     x, y = x.to_numpy(float), y.to_numpy(float)
     return Compared(name, *means, unpaired_difference(y, x), welch_test(y, x))
 

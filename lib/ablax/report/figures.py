@@ -112,6 +112,22 @@ def with_intervals(
     )
 
 
+def shaded(
+    ax: Axes,
+    x: Sequence[float] | np.ndarray,
+    intervals: Sequence[Interval],
+    *,
+    number: int,
+    alpha: float,
+    **look: Any,
+) -> None:
+    """A line through the estimates in the middle of their intervals; `number` picks the colour."""
+    colour = COLOURS[number]
+    low, high = np.array([[i.low, i.high] for i in intervals]).reshape(-1, 2).T
+    ax.plot(x, np.array([i.estimate for i in intervals]), color=colour, **look)
+    ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
+
+
 def band(ax: Axes, interval: Interval, *, label: str, colour: str = "0.4") -> None:
     """A horizontal line with its interval: the baseline."""
     ax.axhline(interval.estimate, color=colour, linestyle="--", linewidth=1.2, label=label)

@@ -24,7 +24,6 @@ from ablax.report.printed import (
     plain,
     points_table,
     show,
-    show_p,
 )
 from ablax.report.statistics import mean_interval
 from ablax.report.tables import Chosen, Table
@@ -229,7 +228,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"show": show, "show_p": show_p, "words": evidence_in_words}
+    environment.filters["words"] = evidence_in_words
     return environment.get_template(template).render(**values)
 
 

@@ -148,8 +148,7 @@ def ablation_table(table: Table, rows: Sequence[Row]) -> Printed:
 def points_table(table: Table) -> Printed:
     """Every point by itself: settings, every metric and measure."""
     headline = f"test/{table.headline.name}"
-    metrics = [f"{s}/{m}" for m in table.study["metrics"] for s in ("train", "valid", "test")]
-    columns = [c for c in [*metrics, *table.measures(), "steps"] if c in table.trials]
+    columns = [*table.metrics, *table.measures(), "steps"]
     titles = ("method", *table.varying, *columns, f"Δ {headline}", "n", "diverged")
     chosen = {table.selected(members) for members in table.groups().values()}
     best = {choice.point for choice in table.bests().values()}

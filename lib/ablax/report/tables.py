@@ -134,13 +134,20 @@ class Table:
         scored = self.trials.copy()
         failed = (scored["status"] == "diverged").to_numpy()
         lost = scored["status"].eq("diverged").groupby(scored["point"]).transform("all").to_numpy()
-        for name, direction in self.study["metrics"].items():
-            for column in (f"{split}/{name}" for split in ("train", "valid", "test")):
-                if column in scored:
-                    values = scored[column].to_numpy(np.float64)
-                    ranked = worst_rank(values, failed, Metric(name, direction))
-                    scored[column] = np.where(lost, np.nan, ranked)
+        for column, metric in self.metrics.items():
+            ranked = worst_rank(scored[column].to_numpy(np.float64), failed, metric)
+            scored[column] = np.where(lost, np.nan, ranked)
         return scored
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """{column: its metric} of all splits, metric by metric: train/…, valid/…, test/…."""
+        return {
+            f"{split}/{name}": Metric(name, direction)
+            for name, direction in self.study["metrics"].items()
+            for split in ("train", "valid", "test")
+            if f"{split}/{name}" in self.trials
+        }
 
     @cached_property
     def _by_point(self) -> dict[str, pd.DataFrame]:
@@ -190,8 +197,7 @@ class Table:
 
     def differences(self, a: str | Chosen, b: str | Chosen, column: str) -> np.ndarray:
         """a − b at each restart that both have."""
-        both = pd.concat([self.values(a, column), self.values(b, column)], axis=1, join="inner")
-        return both.iloc[:, 0].to_numpy(np.float64) - both.iloc[:, 1].to_numpy(np.float64)
+        return differences(self.values(a, column), self.values(b, column))
 
     def difference(self, a: str | Chosen, b: str | Chosen, column: str) -> Interval:
         """Mean of a − b over the restarts that both have."""
@@ -273,7 +279,7 @@ class Table:
         # The worst of each restart, over all points of the study.
         worst = np.where(np.isnan(every), np.inf, every).min(axis=1)
         whole, others = leave_one_out(every[:, place], failed[:, place], worst)
-        finished = np.flatnonzero((~np.isnan(every) | self._merits[1])[:, place].any(axis=1))
+        finished = np.flatnonzero((~np.isnan(every) | failed)[:, place].any(axis=1))
         by_restart = {int(frame.index[i]): points[int(others[i])] for i in finished}
         return Chosen(points[whole], by_restart)
 
@@ -298,3 +304,9 @@ class Table:
         known |= {"round", "parent"}
         known |= set(self.points.columns)
         return [c for c in self.trials.columns if c not in known and "/" not in c]
+
+
+def differences(a: pd.Series, b: pd.Series) -> np.ndarray:
+    """a − b at each restart that both have, whichever studies they are of."""
+    both = pd.concat([a, b], axis=1, join="inner")
+    return both.iloc[:, 0].to_numpy(np.float64) - both.iloc[:, 1].to_numpy(np.float64)
