@@ -71,6 +71,19 @@ def _the_data(trial: Trial, data: Any) -> Any:
     return data
 
 
+class StoppingRule(NamedTuple):
+    """When a trial may stop, beyond the patience of its protocol.
+
+    Attributes:
+        start: what the rule remembers before the first evaluation: a pytree of arrays.
+        observe: (memory, trial, train, valid) -> (memory, stop), at every evaluation: {name:
+            mean} of the step metrics since the last one, and of the validation split.
+    """
+
+    start: Any
+    observe: Callable[[Any, Trial, Mapping[str, Array], Mapping[str, Array]], tuple[Any, Array]]
+
+
 @dataclass(frozen=True)
 class Task:
     """Pure functions of one trial, and the data that they get as an argument.
@@ -93,7 +106,9 @@ class Task:
         measure: (variables, trial) -> {name: array}: what else to keep of a finished trial.
             Scalars become columns of trials.parquet, arrays go to arrays/.
         objective: the validation metric that early stopping and selection look at, or None.
-        solved: {name: mean} of an evaluation -> whether the trial may stop.
+        solved: {name: mean} of an evaluation -> whether the trial may stop; then it is this
+            state that is selected.
+        stopping: a rule by which it may stop as well; what is selected stays the best.
         metrics: the direction of every metric that `evaluate` returns; tables lead with the
             first.
         version: raise it when the functions change what they compute; it is part of a
@@ -112,6 +127,7 @@ class Task:
     inherit: Callable[[Trial, Any, Any], Any] | None = None
     measure: Callable[[Any, Trial], dict[str, Array]] | None = None
     solved: Callable[[dict[str, Array]], Array] | None = None
+    stopping: StoppingRule | None = None
     metrics: tuple[Metric, ...] = ()
     version: int = 1
     fingerprint: str = ""
@@ -132,9 +148,11 @@ def supervised(
     batch_size: int,
     metrics: Mapping[str, Callable[[Array, Array], Array]] | None = None,
     penalty: Callable[[PyTree, Any], Array] | None = None,
+    activity_penalty: Callable[[dict[str, Array], Any], Array] | None = None,
     project: Callable[[PyTree, Any], PyTree] | None = None,
     initial: Callable[[PyTree, Any], PyTree] | None = None,
-    dropout_rate: Callable[[Any], Array] | None = None,
+    dropout_rate: Callable[[Any], Array | tuple[Array, ...]] | None = None,
+    watch: Callable[[PyTree, PyTree], dict[str, Array]] | None = None,
     measure: Callable[[PyTree, Trial], dict[str, Array]] | None = None,
     objective: Metric | None = None,
     directions: tuple[Metric, ...] = (),
@@ -156,9 +174,14 @@ def supervised(
         metrics: name -> (outputs, targets) -> one value per example, evaluated on every
             split beside "loss", which is the loss without penalty and without dropout.
         penalty: (params, hparams) -> scalar, added to the mean loss.
+        activity_penalty: ({layer: what it gives for the minibatch}, hparams) -> scalar, also
+            added. The layers are the model's submodules, before any activation.
         project: (params, hparams) -> params, after every update (max-norm).
         initial: (params, hparams) -> params, once, on the model's initial parameters.
-        dropout_rate: hparams -> the traced rate given to the model in training.
+        dropout_rate: hparams -> the traced rate given to the model in training; or several, in
+            the order in which the model takes them.
+        watch: (gradient, params) -> {name: scalar}, beside the loss of every step: curves.parquet
+            has their means over each segment as train/NAME.
         measure: as in `Task`.
         objective: default: the validation loss, lower is better; without validation examples
             there is none, and the last state is what is kept.
@@ -195,17 +218,26 @@ def supervised(
         train, valid = splits.draw(trial.rng("split"))
         return {**data, "train": Subset(x, y, train), "valid": Subset(x, y, valid), **streams}
 
-    def apply(params: PyTree, *inputs: Any, **options: Any) -> Array:
+    def apply(params: PyTree, *inputs: Any, **options: Any) -> Any:
         return cast(Array, model.apply({"params": params}, *inputs, **options))
 
-    def outputs_in_training(params: PyTree, trial: Trial, key: Key[Array, ""], x: Array) -> Array:
+    def outputs_in_training(
+        params: PyTree, trial: Trial, key: Key[Array, ""], x: Array, **options: Any
+    ) -> Any:
         if dropout_rate is None:
-            return apply(params, x)
+            return apply(params, x, **options)
         # A key of its own for every step. Flax folds each layer's path into it, which mixes it:
         # folding in the step as well would cost as much as a quarter of the mask.
         words = jax.random.key_data(key) ^ trial.step.astype(jnp.uint32)
         key = jax.random.wrap_key_data(words)
-        return apply(params, x, dropout_rate(trial.hparams), rngs={"dropout": key})
+        rates = dropout_rate(trial.hparams)
+        rates = rates if isinstance(rates, tuple) else (rates,)
+        return apply(params, x, *rates, rngs={"dropout": key}, **options)
+
+    def activity(trial: Trial, captured: Mapping[str, Any]) -> Array:
+        assert activity_penalty is not None
+        layers = {name: of["__call__"][0] for name, of in captured.items() if name != "__call__"}
+        return activity_penalty(layers, trial.hparams)
 
     def step(
         state: SupervisedState, trial: Trial, data: Mapping[str, Any]
@@ -213,15 +245,23 @@ def supervised(
         x, y = examples(data["train"], epoch_rows(data["order"], trial.step, batch_size, n_train))
 
         def objective_of(params: PyTree) -> tuple[Array, Array]:
-            value = mean(loss(outputs_in_training(params, trial, data["dropout"], x), y))
-            return value if penalty is None else value + penalty(params, trial.hparams), value
+            inputs = params, trial, data["dropout"], x
+            added = jnp.float32(0) if penalty is None else penalty(params, trial.hparams)
+            if activity_penalty is None:
+                outputs = outputs_in_training(*inputs)
+            else:
+                outputs, captured = outputs_in_training(*inputs, capture_intermediates=True)
+                added = added + activity(trial, captured["intermediates"])
+            value = mean(loss(outputs, y))
+            return value + added, value
 
         grads, value = jax.grad(objective_of, has_aux=True)(state.params)
         updates, opt_state = optimizer(trial).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if project is not None:
             params = project(params, trial.hparams)
-        return SupervisedState(params, opt_state), {"loss": value}
+        watched = {} if watch is None else watch(grads, state.params)
+        return SupervisedState(params, opt_state), {"loss": value, **watched}
 
     def evaluate(params: PyTree, trial: Trial, split: Split | Subset) -> Sums:
         def of_chunk(x: Array, y: Array, mask: Array) -> Sums:

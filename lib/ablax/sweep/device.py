@@ -56,7 +56,7 @@ def training_data(task: Task) -> dict[str, Any]:
 
 def kept(slot: Slot, *, park: bool) -> Slot:
     """What of a finished trial goes to the buffer: with `park`, all that it could go on from."""
-    return slot if park else slot._replace(state=(), watch=(), status=())  # type: ignore[arg-type]
+    return slot if park else slot._replace(state=(), watch=(), memory=(), status=())  # type: ignore[arg-type]
 
 
 def segment_function(task: Task, mesh: Mesh, *, park: bool = False) -> Callable:

@@ -101,6 +101,20 @@ def ablations(
     return cross(table, product(**given))
 
 
+def tabled(config: Any, table: Sequence[Setting]) -> list[Setting]:
+    """An experiment's table; or, where fields that its rows set are given, their grid instead.
+
+    The Config's other axes multiply the table. A row that says how long it trains keeps that, and
+    is there once.
+    """
+    given = axes(config)
+    fields = {field for row in table for field in row}
+    if (fields - {GROUP, "steps", "eval_every"}) & given.keys():
+        return product(**given)
+    found = [setting | row for row in table for setting in product(**given)]
+    return [point for i, point in enumerate(found) if point not in found[:i]]
+
+
 def axes(config: Any) -> dict[str, tuple]:
     """The fields of a Config that hold an axis (a tuple of values)."""
     return {

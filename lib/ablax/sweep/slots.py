@@ -22,7 +22,7 @@ class Status(enum.IntEnum):
     EMPTY = 0
     RUNNING = 1
     DONE = 2  # all its steps (of its round, where there are several)
-    STOPPED = 3  # patience exhausted, or solved
+    STOPPED = 3  # patience exhausted, solved, or by the task's own rule
     DIVERGED = 4  # a loss that is not finite; frozen at its last finite state
 
 
@@ -31,6 +31,7 @@ class Slot(NamedTuple):
     state: Any
     best: Any  # the snapshot at watch.best_step
     watch: Watch
+    memory: Any  # of the task's own stopping rule
     status: Int[Array, ""]
 
 
@@ -68,7 +69,12 @@ def adopt(task: Task, trial: Trial, inherited: Any, data: Any) -> Slot:
 
 def _begun(task: Task, trial: Trial, state: Any) -> Slot:
     return Slot(
-        trial, state, task.snapshot(state), unwatched(task.objective), jnp.int32(Status.RUNNING)
+        trial,
+        state,
+        task.snapshot(state),
+        unwatched(task.objective),
+        () if task.stopping is None else task.stopping.start,
+        jnp.int32(Status.RUNNING),
     )
 
 
@@ -122,10 +128,12 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
     """The boundary: validate, keep the best, decide whether the trial goes on."""
     trial, hparams = slot.trial, slot.trial.hparams
     variables = task.snapshot(slot.state)
+    train = {name: total / tally.steps for name, total in tally.sums.items()}
     valid = means(task.evaluate(variables, trial, view["valid"]))
     advanced = tally.steps > 0
     running = slot.status == Status.RUNNING
-    status, watch, best = slot.status, slot.watch, slot.best
+    counts = running & advanced
+    status, watch, best, memory = slot.status, slot.watch, slot.best, slot.memory
     solved = jnp.bool_(False) if task.solved is None else task.solved(valid)
     if task.objective is None:
         best, watch = variables, watch._replace(best_step=trial.step)
@@ -139,16 +147,21 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
             min_delta=hparams.min_delta,
             solved=solved,
         )
-        counts = running & advanced
         watch = _select(counts, seen, watch)
         best = _select(counts & improved, variables, best)
     ended = jnp.where(trial.step >= trial.until, Status.DONE, Status.RUNNING)
     ended = jnp.where(exhausted(watch, hparams.patience), Status.STOPPED, ended)
     ended = jnp.where(solved, Status.STOPPED, ended)
+    if task.stopping is not None:
+        seen, stop = task.stopping.observe(memory, trial, train, valid)
+        memory = _select(counts, seen, memory)
+        ended = jnp.where(counts & stop, Status.STOPPED, ended)
     slot = slot._replace(
-        status=jnp.where(running, ended, status).astype(jnp.int32), watch=watch, best=best
+        status=jnp.where(running, ended, status).astype(jnp.int32),
+        watch=watch,
+        best=best,
+        memory=memory,
     )
-    train = {name: total / tally.steps for name, total in tally.sums.items()}
     report = Report(slot.status, trial.step, watch, tally.steps.astype(jnp.int32), train, valid)
     return slot, report
 
