@@ -23,6 +23,7 @@ Per step and lane, mask, scaling and gradient on 16 vmapped lanes of [64, 32], o
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -78,3 +79,26 @@ def dropout(key: Key[Array, ""], x: Float[Array, "*shape"], rate: Scalar) -> Flo
     # x / 1 is x but for subnormal numbers, which XLA flushes to 0.
     scaled = jnp.where(keep < 1.0, x / keep.astype(x.dtype), x)
     return jnp.where(_bits(key, x.shape) <= last_kept, scaled, 0.0)
+
+
+def gaussian_noise(
+    key: Key[Array, ""], x: Float[Array, "*shape"], rate: Scalar
+) -> Float[Array, "*shape"]:
+    """x · (1 + √(rate / (1 − rate)) ε) with ε standard normal: dropout's mean and variance.
+
+    Nothing is ever zero. Arguments as for `dropout`; 0 returns x to the bit.
+
+    Source: Srivastava et al. 2014, section 10.
+
+    >>> y = gaussian_noise(jax.random.key(0), jnp.ones(100_000), 0.5)
+    >>> round(float(y.mean()), 1), round(float(y.std()), 1)
+    (1.0, 1.0)
+    """
+    rate = jnp.asarray(rate, x.dtype)
+    deviation = jnp.sqrt(rate / (1.0 - rate))
+    noisy = x * (1.0 + deviation * jax.random.normal(key, x.shape, x.dtype))
+    return jnp.where(rate > 0, noisy, x)  # XLA flushes subnormal products to 0
+
+
+NOISES: dict[str, Callable[..., Array]] = {"bernoulli": dropout, "gaussian": gaussian_noise}
+"""What multiplies a unit in training, by the distribution that it is drawn from."""

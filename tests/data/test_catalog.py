@@ -120,7 +120,8 @@ def test_listing_names_every_set_with_its_source(directory):
         row.description and row.records and row.licence and row.home for row in rows.values()
     )
     assert all(len(sha256) == 64 for row in rows.values() for _, sha256 in row.files)
-    assert [name for name, row in rows.items() if row.files] == ["fashion_mnist", "kmnist", "mnist"]
+    downloaded = ["fashion_mnist", "kmnist", "mnist", "perceptron", "student-admissions"]
+    assert [name for name, row in rows.items() if row.files] == downloaded
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])

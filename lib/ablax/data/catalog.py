@@ -9,14 +9,15 @@ import os
 import tempfile
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ablax.data import bundled, generated, idx
 from ablax.data.dataset import Dataset
-from ablax.data.directory import data_directory
+from ablax.data.directory import data_directory, missing
+from ablax.data.tables import load_csv
 from ablax.errors import UserError, unknown
 
 _TIMEOUT_SECONDS = 60
@@ -151,6 +152,28 @@ def _idx_files(train_images: str, train_labels: str, t10k_images: str, t10k_labe
     }
 
 
+def _udacity(folder: str, file: str, target: str | int, sha256: str, **about: str) -> Entry:
+    """A table of the course that the notes are of."""
+    place = "https://raw.githubusercontent.com/udacity/deep-learning-v2-pytorch/master"
+
+    def read(seed: int) -> Dataset:
+        name = folder.removeprefix("udacity-")
+        path = data_directory() / folder / file
+        if not path.is_file():
+            raise missing(name, path)
+        return replace(load_csv(path, target), name=name)
+
+    return Entry(
+        read,
+        licence="MIT (Udacity's repository)",
+        home="github.com/udacity/deep-learning-v2-pytorch, intro-neural-networks",
+        folder=folder,
+        urls=(f"{place}/intro-neural-networks/{about.pop('path')}/",),
+        files={file: sha256},
+        **about,
+    )
+
+
 def _bundled(load: Callable[[], Dataset], description: str, records: str) -> Entry:
     home = "scikit-learn, sklearn.datasets (installed with Ablax)"
     return Entry(lambda seed: load(), description, records, "UCI sets, see scikit-learn", home)
@@ -188,6 +211,24 @@ DATASETS: dict[str, Entry] = {
     "spirals": _generated(generated.spirals, "two interleaved spiral arms", "400"),
     "blobs": _generated(generated.blobs, "three normal clouds", "400"),
     "separable": _generated(generated.separable, "two clouds with a margin of 0.5", "200"),
+    "perceptron": _udacity(
+        "udacity-perceptron",
+        "data.csv",
+        -1,
+        "f0662ef7f84149a54f36566c02bd22719350e02849dbc39f784611323edae0e9",
+        path="gradient-descent",
+        description="two overlapping clouds of points in the plane",
+        records="100",
+    ),
+    "student-admissions": _udacity(
+        "udacity-student-admissions",
+        "student_data.csv",
+        "admit",
+        "2f5dcda0e455631215709575cc2eede4e5fb4e94cda9c37dab54e26d79dcf8c2",
+        path="student-admissions",
+        description="admitted or not, from two test scores and the rank of the school",
+        records="400",
+    ),
     "mnist": Entry(
         lambda seed: idx.load("mnist", "mnist", _DIGITS),
         description="28x28 handwritten digits",

@@ -6,9 +6,25 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from ablax.activations import activation
-from ablax.dropout import dropout
+from ablax.dropout import NOISES
+from ablax.errors import UserError, unknown
 from ablax.models.dense import Dense
 from ablax.models.linear import flatten
+
+
+def widths_of(hidden: str) -> tuple[int, ...]:
+    """The widths of hidden layers, as a flag gives them.
+
+    Raises:
+        UserError: not whole numbers of at least 1, joined by hyphens.
+
+    >>> widths_of("1024-1024-2048")
+    (1024, 1024, 2048)
+    """
+    parts = hidden.split("-")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UserError(f"--hidden: expected widths such as 128 or 1024-1024-2048, got {hidden}")
+    return tuple(map(int, parts))
 
 
 class MLP(nn.Module):
@@ -22,6 +38,7 @@ class MLP(nn.Module):
         n_outputs: scores per example.
         activation: name of f, one of `ACTIVATIONS`.
         kernel_init: name of the weights' initializer, one of `INITIALIZERS`.
+        noise: what dropout multiplies a unit by, one of `NOISES`.
 
     Raises:
         UserError: on init or apply, if a name is not in its dict.
@@ -42,12 +59,14 @@ class MLP(nn.Module):
     n_outputs: int
     activation: str = "relu"
     kernel_init: str = "he_normal"
+    noise: str = "bernoulli"
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch *features"],
         dropout_rate: Float[Array, ""] | float | None = None,
+        input_dropout_rate: Float[Array, ""] | float | None = None,
     ) -> Float[Array, "batch n_outputs"]:
         """Scores of a batch.
 
@@ -55,9 +74,14 @@ class MLP(nn.Module):
             x: the batch; features of any shape, flattened.
             dropout_rate: probability that a hidden unit is dropped, traced; then the stream
                 "dropout" must be given. None (evaluation) compiles no dropout at all.
+            input_dropout_rate: the same of the features.
         """
-        f = activation(self.activation)
+        if self.noise not in NOISES:
+            raise unknown("noise", self.noise, NOISES)
+        f, dropout = activation(self.activation), NOISES[self.noise]
         h = flatten(x).T  # an example per column, see `Dense`
+        if input_dropout_rate is not None:
+            h = dropout(self.make_rng("dropout"), h, input_dropout_rate)
         for i, width in enumerate(self.widths):
             h = f(Dense(width, self.kernel_init, name=f"hidden_{i}")(h))
             if dropout_rate is not None:
