@@ -81,7 +81,7 @@ def whole(tmp_path_factory):
         between("l2_norm", "L2", "baseline", model="mlp"),
         between("l2_norm", "L2", "baseline", model="linear"),
     )
-    claim = Claim("norms", "They differ.", "notes", both, 0.1)
+    claim = Claim("norms", "They differ.", "notes", both, level=0.1)
     table = Table(directory)
     return table, Page(build(table, claims=[CLAIM, claim]).read_text())
 

@@ -98,7 +98,7 @@ def ablation(table: Table) -> list[Row]:
                 group,
                 chosen,
                 trials_of(table, chosen),
-                mean_interval(values),
+                table.interval(chosen, column),
                 bootstrap_interval(values, median),
                 bootstrap_interval(values, interquartile_mean),
                 versus,

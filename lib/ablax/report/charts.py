@@ -6,7 +6,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -208,7 +207,7 @@ def learning_curves(table: Table) -> Figure:
 
 def _curve(table: Table, point: str, column: str):
     """(steps, the interval over restarts at each), for as long as every restart is running."""
-    wide = _curves(table, point).pivot(index="step", columns="trial", values=column).dropna()
+    wide = table.curve(point, column).dropna()
     return wide.index.to_numpy(), [mean_interval(row) for row in wide.to_numpy(np.float64)]
 
 
@@ -334,16 +333,19 @@ def _strength_panel(ax: Axes, table: Table, field: str, lines: Mapping[str, list
     legend(ax)
 
 
-def complexity(ax: Axes, table: Table, point: str) -> None:
+def complexity(ax: Axes, table: Table, point: str, metric: str | None = None) -> None:
     """The model-complexity graph: loss against steps, one thin line a restart, means bold.
 
     The mean is drawn for as long as every restart is running.
+
+    Args:
+        metric: what is drawn; None: what selection looks at.
     """
-    curves, name = _curves(table, point), table.objective.name
+    name = metric or table.objective.name
     for number, (split, label) in enumerate(SPLITS.items()):
-        if f"{split}/{name}" not in curves:
+        if f"{split}/{name}" not in table.curves:
             continue
-        wide = curves.pivot(index="step", columns="trial", values=f"{split}/{name}")
+        wide = table.curve(point, f"{split}/{name}")
         ax.plot(wide.index, wide, color=COLOURS[number], alpha=0.15, linewidth=0.7)
         mean = wide.dropna().mean(axis=1)
         ax.plot(mean.index, mean, color=COLOURS[number], linewidth=2, label=label)
@@ -353,10 +355,3 @@ def complexity(ax: Axes, table: Table, point: str) -> None:
     if any(np.nanmax(line.get_ydata(), initial=0.0) > 0 for line in ax.lines[:-1]):
         ax.set_yscale("log")
     legend(ax)
-
-
-def _curves(table: Table, point: str) -> pd.DataFrame:
-    """The curves of a point's trials; empty where none has been written."""
-    if table.curves.empty:
-        return table.curves
-    return pd.DataFrame(table.curves[table.curves["trial"].isin(table.of(point)["trial"])])

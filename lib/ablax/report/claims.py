@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ablax.report.printed import show
-from ablax.report.statistics import Interval, mean_interval
+from ablax.report.statistics import Interval, mean_interval, share_interval
 from ablax.report.tables import Chosen, Table
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
@@ -28,14 +28,22 @@ class Effect:
     """What was measured.
 
     Attributes:
-        values: one a restart; their mean is the effect, and Student's t its interval.
+        values: one a restart; their mean is the effect.
         measured: what it is, in words.
         expected: where it lies if the claim is true.
+        share: the values are 0 or 1, so that their mean is the share of the restarts for which
+            something holds: its interval is the exact one. Else it is Student's t.
     """
 
     values: np.ndarray
     measured: str
     expected: Bounds = POSITIVE
+    share: bool = False
+
+    def interval(self, level: float) -> Interval:
+        if not self.share:
+            return mean_interval(self.values, level)
+        return share_interval(float(np.sum(self.values)), len(self.values), level)
 
 
 def difference(
@@ -74,6 +82,32 @@ def between(
     return test
 
 
+def within(
+    column: str, measured: str, expected: Bounds, *, share: bool = False, **where: Any
+) -> Test:
+    """The test that a column lies where it should, at every point with these settings.
+
+    Args:
+        column: of trials.parquet; points without it are left out.
+        measured: what it is, in words; the point's name follows.
+        expected: where its mean lies if the claim is true.
+        share: the column is 0 or 1.
+        **where: settings of the points.
+    """
+
+    def test(table: Table) -> list[Effect] | None:
+        if column not in table.trials:
+            return None
+        return [
+            Effect(values.to_numpy(np.float64), f"{measured}, {point}", expected, share)
+            for point, setting in table.settings.items()
+            if all(setting[field] == value for field, value in where.items())
+            and not (values := table.values(point, column)).isna().any()
+        ] or None
+
+    return test
+
+
 def every(*tests: Test) -> Test:
     """The effects of several tests; None if the study lacks the points of one."""
 
@@ -96,6 +130,7 @@ class Claim:
         source: where it is stated.
         test: the study's table -> the effects, all of which must be as expected. It gets the
             table alone: it cannot train. None if the study lacks the points.
+        remark: why it comes out as it does, where that is not what the sentence says.
         level: of significance; the intervals are those of confidence 1 − level. With several
             effects none is corrected: all must hold, so none can be picked.
     """
@@ -104,6 +139,7 @@ class Claim:
     sentence: str
     source: str
     test: Test
+    remark: str = ""
     level: float = 0.05
 
 
@@ -135,7 +171,7 @@ def judge(claim: Claim, table: Table) -> Judgement:
 
 
 def _judged(effect: Effect, level: float) -> Part:
-    interval = mean_interval(effect.values, 1 - level)
+    interval = effect.interval(1 - level)
     return Part(effect.measured, effect.expected, interval, verdict(interval, effect.expected))
 
 
@@ -161,11 +197,13 @@ def judge_all(claims: Sequence[Claim], table: Table) -> list[Judgement]:
 
 
 def evidence_in_words(judgement: Judgement) -> list[str]:
-    """A line for each effect behind a verdict, with its interval and what was expected."""
-    return [
+    """A line for each effect behind a verdict, with its interval and what was expected; why."""
+    remark = judgement.claim.remark
+    lines = [
         f"{part.measured} = {show(part.interval)}{_bounds(part.expected)}, n = {part.interval.n}"
         for part in judgement.parts
     ] or ["the study lacks the points"]
+    return [*lines, f"Why: {remark}"] if remark else lines
 
 
 def _bounds(expected: Bounds) -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablax.report.statistics import Interval
-from ablax.report.tables import Table
+from ablax.report.tables import Chosen, Table
 from ablax.sweep.store import replacing
 
 # Okabe and Ito's palette, distinguishable with every kind of colour vision.
@@ -54,14 +54,20 @@ def captioned(figure: Figure, caption: str) -> Figure:
 
 
 def panels(
-    n: int, *, width: float = 4.6, height: float = 3.6, **options: Any
+    n: int, *, width: float = 4.6, height: float = 3.6, columns: int | None = None, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with n panels in a row: (figure, [axes])."""
-    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, **options)
-    return figure, list(axes[0])
+    """A figure with n panels in a row, or in rows of some columns: (figure, [axes])."""
+    columns = min(columns or n, n)
+    rows = -(-n // columns)
+    size = (width * columns, height * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    axes = list(grid.ravel())
+    for ax in axes[n:]:
+        ax.set_visible(False)
+    return figure, axes[:n]
 
 
-def error_interval(table: Table, point: str) -> Interval:
+def error_interval(table: Table, point: str | Chosen) -> Interval:
     """The mean headline metric of the test split, an accuracy as an error: lower is better."""
     interval = table.interval(point, f"test/{table.headline.name}")
     if table.headline.name != "accuracy":
@@ -94,7 +100,13 @@ def images(rows: Mapping[str, np.ndarray]) -> Figure:
 
 
 def with_intervals(
-    ax: Axes, x: Sequence[float], intervals: Sequence[Interval], *, label: str, number: int
+    ax: Axes,
+    x: Sequence[float] | np.ndarray,
+    intervals: Sequence[Interval],
+    *,
+    label: str,
+    number: int,
+    line: str = "-",
 ) -> None:
     """A line through the means with their intervals as error bars; `number` picks the look."""
     mean = np.array([i.estimate for i in intervals])
@@ -109,7 +121,18 @@ def with_intervals(
         markersize=4,
         capsize=2,
         linewidth=1.4,
+        linestyle=line,
     )
+
+
+def dots(ax: Axes, rows: Mapping[str, Interval]) -> None:
+    """A row for each label: its estimate as a dot, with its interval; the first row on top."""
+    for place, interval in enumerate(rows.values()):
+        ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+        look = {"ms": 4, "color": "black", "capsize": 3}
+        ax.errorbar(interval.estimate, place, xerr=np.nan_to_num(ends), fmt="o", **look)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
 
 
 def shaded(

@@ -25,13 +25,16 @@ from ablax.report.printed import (
     points_table,
     show,
 )
-from ablax.report.statistics import mean_interval
 from ablax.report.tables import Chosen, Table
 from ablax.sweep.store import replacing, write_json
 
 TEMPLATES = Path(__file__).parent
-MOST_ANSWERS = 4
+MOST_ANSWERS = 6
 """Baselines that get a sentence each; of more, the best point of all gets one."""
+
+
+MOST_TRIALS = 200
+"""Trials that are listed of a row of a table: a browser shows no million."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def answers(table: Table) -> list[str]:
 
 def _answer(table: Table, best: Chosen) -> str:
     name = table.headline.name
-    interval = mean_interval(table.values(best, f"test/{name}").to_numpy(float))
+    interval = table.interval(best, f"test/{name}")
     n = interval.n
     if math.isnan(interval.estimate):
         return f"{best.point}: every trial diverged"
@@ -162,8 +165,10 @@ def evidence(table: Table, rows: Sequence[Row]) -> list[Evidence]:
     for anchor, title, trials in lists:
         cells = [
             (*(str(row[c]) for c in columns[:-1]), f"{raw[row['trial']]:.6g}")
-            for row in trials.to_dict("records")
+            for row in trials.head(MOST_TRIALS).to_dict("records")
         ]
+        if len(trials) > MOST_TRIALS:
+            title += f": the first {MOST_TRIALS} of {len(trials):,} (all are in trials.parquet)"
         found.append(Evidence(anchor, title, columns, cells))
     return found
 

@@ -13,7 +13,7 @@ import pandas as pd
 from ablax.errors import UserError
 from ablax.metrics import Metric, worst_rank
 from ablax.report.selection import leave_one_out
-from ablax.report.statistics import Interval, mean_interval
+from ablax.report.statistics import Interval, mean_interval, share_interval
 from ablax.sweep.store import Store
 
 BASELINE = "baseline"
@@ -85,6 +85,7 @@ class Table:
         self.n_finished = len(self.trials)
         self.rungs: list[Rung] = []
         self._widened: dict[str, pd.DataFrame] = {}
+        self._shares: dict[str, bool] = {}
         if "round" in self.trials and self.study["rounds"]["gives"] == "state":
             self._follow_to_the_last_round()
 
@@ -122,6 +123,14 @@ class Table:
     def settings(self) -> dict[str, dict[str, Any]]:
         """{point: {field: value}}, and the group of each."""
         return self.points.to_dict("index")  # type: ignore[return-value]
+
+    @cached_property
+    def named(self) -> dict[str, str]:
+        """{group: its first point}: of a group of one, its point."""
+        found: dict[str, str] = {}
+        for point, setting in self.settings.items():
+            found.setdefault(setting["group"], point)
+        return found
 
     @cached_property
     def scored(self) -> pd.DataFrame:
@@ -192,8 +201,43 @@ class Table:
         rows = self.of(point)
         return pd.Series(rows[column].to_numpy(), index=rows["restart"].to_numpy())
 
+    def numbers(self, point: str | Chosen, column: str) -> np.ndarray:
+        """`values` without their restarts, in float64."""
+        return self.values(point, column).to_numpy(np.float64)
+
+    def trial_ids(self, point: str | Chosen) -> list[str]:
+        """The trials of a point by restart; of a choice, those that stand for it."""
+        if isinstance(point, str):
+            return self.of(point)["trial"].to_list()
+        each = {name: self.of(name).set_index("restart")["trial"] for name in self.settings}
+        return [str(each[name][restart]) for restart, name in point.by_restart.items()]
+
+    def curve(self, point: str | Chosen, column: str) -> pd.DataFrame:
+        """A column of curves.parquet as steps × `trial_ids`; NaN where a trial had ended."""
+        trials = self.trial_ids(point)
+        if self.curves.empty:  # every trial diverged at once
+            return pd.DataFrame(columns=trials, dtype=np.float64)
+        rows = self.curves[self.curves["trial"].isin(trials)]
+        wide = pd.DataFrame(rows).pivot(index="step", columns="trial", values=column)
+        return wide.reindex(columns=trials)
+
+    def largest(self, column: str) -> np.ndarray:
+        """Of every restart the largest value of a column, over all points that have it."""
+        wide = self._wide(column).to_numpy(np.float64)
+        return np.nanmax(wide[~np.isnan(wide).all(axis=1)], axis=1)
+
     def interval(self, point: str | Chosen, column: str) -> Interval:
-        return mean_interval(self.values(point, column).to_numpy(np.float64))
+        """The mean with Student's t interval; of a column of shares with the exact one."""
+        values = self.numbers(point, column)
+        if self.is_share(column):
+            return share_interval(values.sum(), len(values))
+        return mean_interval(values)
+
+    def is_share(self, column: str) -> bool:
+        """Whether every trial has 0 or 1: then a mean is the share of trials that have 1."""
+        if column not in self._shares:
+            self._shares[column] = bool(self.scored[column].isin([0.0, 1.0]).all())
+        return self._shares[column]
 
     def differences(self, a: str | Chosen, b: str | Chosen, column: str) -> np.ndarray:
         """a − b at each restart that both have."""
