@@ -26,6 +26,12 @@ PICTURES = {
     "profiles": Picture("regularization", "profiles"),
     "signals": Picture("signals", "overfitting"),
     "weight_decay": Picture("weight_decay", "distance"),
+    "perceptron": Picture("perceptron", "way"),
+    "capacity": Picture("capacity", "width"),
+    "early_stopping": Picture("early_stopping", "tradeoff"),
+    "descent": Picture("descent", "hump"),
+    "random_restarts": Picture("random_restarts", "surface"),
+    "escape": Picture("escape", "sigma"),
 }
 """Each is experiments/gallery/NAME.png."""
 

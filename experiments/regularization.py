@@ -316,12 +316,15 @@ CLAIMS = [
             between("participation_ratio", "L2", "baseline", model="mlp"),
             between("participation_ratio", "L2", "L1", model="mlp"),
         ),
+        remark="L2 takes the weights of pixels that are always blank to 0; without a penalty "
+        "they stay as large as they started.",
     ),
     Claim(
         "dropout-evens-out",
         "Dropout lowers the share of the whole that the largest weights contribute.",
         DROPOUT,
         between("top_share", "dropout", "baseline", NEGATIVE, model="mlp"),
+        remark="If there is an effect, it is smaller than 0.011 at this width.",
     ),
     Claim(
         "dropout-keeps-the-mean",
@@ -337,6 +340,7 @@ CLAIMS = [
             between("test/accuracy", "dropout + max-norm", "dropout", model="mlp"),
             between("test/accuracy", "dropout + max-norm", "max-norm", model="mlp"),
         ),
+        remark="Less than half a point at 16 restarts; on 1,000 images of MNIST it is supported.",
     ),
     *(
         Claim(

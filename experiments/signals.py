@@ -242,6 +242,8 @@ CLAIMS = [
             between(ZEROS, "L1", "elastic net", active=SPARSE),
             between(ZEROS, "elastic net", "L2", active=SPARSE),
         ),
+        remark="Half of elastic net's strength is L2, so the strength that validation chooses is "
+        "larger, and its L1 with it.",
     ),
     Claim(
         "elastic-net-is-between-in-error",

@@ -1,0 +1,316 @@
+"""When is a network too small, when too large, and is too large always worse?
+
+Networks of many widths and depths, trained to the end on few or many digits, some of whose labels
+are random: how well they do on the training examples and on others. The notes tell the classical
+story, underfitting and then overfitting; past the width that fits every label there is another
+part, which they do not tell (double descent).
+
+Source: course notes, "Training Neural Networks", "Underfitting", "Overfitting" and the
+model-complexity graph; Nakkiran et al. 2019 for double descent.
+
+Command: ./launch.sh capacity                  (about three minutes on 2 CPU cores)
+
+Expected: with a fifth of the labels random the test error has a peak near the width that first
+fits the training set, and falls again beyond it.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ablax import losses, metrics, optimizers, schedules
+from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.data import load, split
+from ablax.data.noise import relabelled
+from ablax.metrics import Metric
+from ablax.models.mlp import MLP
+from ablax.report import charts
+from ablax.report import figures as draw
+from ablax.report.claims import NEGATIVE, POSITIVE, Bounds, Claim, Effect, Test, difference, every
+from ablax.report.tables import Table
+from ablax.sweep import grid
+from ablax.task import Task, supervised
+
+WIDTHS = (2, 4, 8, 12, 16, 24, 32, 64, 128, 256)
+NOISES = (0.0, 0.2, 0.4)
+DEPTHS = (2, 3, 4)
+SIZES = (50, 100, 400, 1000)
+FITS = 0.99
+"""Training accuracy from which on a network fits its examples."""
+
+
+@config
+class Config(BaseConfig):
+    width: int = static(64, "units of a hidden layer", low=1)
+    depth: int = static(1, "hidden layers", low=1)
+    train_size: int = static(200, "training examples", low=10)
+    batch_size: int = static(50, "rows of a minibatch", low=1)
+    label_noise: float = hparam(0.0, "share of training labels that are drawn anew", low=0, high=1)
+    learning_rate: float = hparam(0.1, "initial rate, decayed to 0 by a cosine", low=0)
+    momentum: float = hparam(0.9, "share of the last step that is kept", low=0, below=1)
+
+
+def _preset(restarts: int, steps: int, **changes: Any) -> Preset:
+    return Preset(Config(steps=steps, eval_every=steps // 20, **changes), restarts)
+
+
+PRESETS = {
+    "smoke": _preset(3, 100, width=(2, 8, 16), label_noise=(0.0, 0.4)),
+    "default": _preset(16, 4000),
+    "paper": _preset(64, 20_000),
+}
+
+
+def points(config: Config) -> list[grid.Setting]:
+    """Widths with and without random labels, then depths and training sets; or what is given."""
+    widths = grid.rows({}, {
+        width_group(noise): grid.product(label_noise=[noise], width=WIDTHS) for noise in NOISES
+    })  # fmt: skip
+    same = {"label_noise": 0.0, "width": 64}
+    widths = [p for p in widths if not same.items() <= p.items()]
+    depths = [{grid.GROUP: "deeper", "depth": depth} for depth in DEPTHS]
+    sizes = [{grid.GROUP: f"{size} examples", "train_size": size} for size in SIZES]
+    found = grid.tabled(config, [*widths, *depths, *sizes])
+    return [{grid.GROUP: width_group(p.get("label_noise", config.label_noise)), **p} for p in found]
+
+
+def width_group(noise: float) -> str:
+    return f"width, {noise:.0%} of labels random"
+
+
+def task(config: Config) -> Task:
+    splits = split(load("digits"), train_size=config.train_size, seed=0)
+
+    def optimizer(trial):
+        rate = schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
+        return optimizers.momentum(rate, momentum=trial.hparams.momentum)
+
+    usual = supervised(
+        MLP((config.width,) * config.depth, 10),
+        splits,
+        loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
+        metrics={"accuracy": metrics.accuracy},
+        directions=(Metric("accuracy", "max"),),
+        optimizer=optimizer,
+        batch_size=config.batch_size,
+    )
+
+    def view(trial, data):
+        """Training labels, of which some are drawn anew at random."""
+        seen = usual.view(trial, data)
+        share = trial.hparams.label_noise
+        y = relabelled(trial.rng("noise"), seen["train"].y, share, len(splits.classes))
+        return {**seen, "train": seen["train"]._replace(y=y)}
+
+    return dataclasses.replace(usual, view=view, objective=None)
+
+
+def by_width(table: Table, noise: float) -> dict[int, str]:
+    """{width: its point} of the networks with one hidden layer, narrow to wide."""
+    found = {
+        setting["width"]: point
+        for point, setting in table.settings.items()
+        if setting["label_noise"] == noise
+        and setting["depth"] == 1
+        and setting["train_size"] == table.settings[next(iter(table.settings))]["train_size"]
+    }
+    return dict(sorted(found.items()))
+
+
+def threshold(table: Table, noise: float) -> int | None:
+    """The least width that fits the training set, random labels included."""
+    for width, point in by_width(table, noise).items():
+        if table.values(point, "train/accuracy").mean() >= FITS:
+            return width
+    return None
+
+
+def figures(table: Table) -> dict:
+    drawn = {}
+    if by_width(table, noises(table)[-1]):
+        drawn |= {"width": width_figure(table), "complexity": complexity_figure(table)}
+    others = others_figure(table)
+    return drawn | ({"depth_and_examples": others} if others else {})
+
+
+def noises(table: Table) -> list[float]:
+    return sorted({setting["label_noise"] for setting in table.settings.values()})
+
+
+METRICS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy"}
+SPLITS = ("train", "test")
+
+
+def width_figure(table: Table):
+    """Training and test loss and accuracy against width, a column for each share of noise."""
+    shares = noises(table)
+    figure, axes = draw.panels(2 * len(shares), width=3.9, height=3.2, columns=len(shares))
+    for place, ax in enumerate(axes):
+        metric, label = list(METRICS.items())[place // len(shares)]
+        noise = shares[place % len(shares)]
+        points = by_width(table, noise)
+        for number, split_ in enumerate(SPLITS):
+            values = [table.interval(point, f"{split_}/{metric}") for point in points.values()]
+            draw.with_intervals(ax, list(points), values, label=split_, number=number)
+        if (fits := threshold(table, noise)) is not None:
+            ax.axvline(fits, color="black", linestyle=":", label="fits the training set")
+        ax.set(xscale="log", xlabel="width", ylabel=label, title=f"{noise:.0%} of labels random")
+        ax.set_xticks(list(points)[::2], [str(width) for width in list(points)[::2]])
+        ax.minorticks_off()
+        draw.legend(ax)
+    return draw.captioned(
+        figure,
+        "Too small, just fitting, too large: training and test loss (above) and accuracy (below) "
+        "against width. Dotted: the least width that fits the training set.",
+    )
+
+
+def others_figure(table: Table):
+    """Training and test accuracy against depth, and against the number of examples."""
+    base = table.settings[next(iter(table.settings))]
+    alike = [
+        (point, setting)
+        for point, setting in table.settings.items()
+        if setting["width"] == base["width"] and setting["label_noise"] == base["label_noise"]
+    ]
+    axes_of = {"depth": "hidden layers", "train_size": "training examples"}
+    lines = {
+        field: sorted(
+            (setting[field], point)
+            for point, setting in alike
+            if all(setting[f] == base[f] for f in axes_of if f != field)
+        )
+        for field in axes_of
+    }
+    if min(map(len, lines.values())) < 2:
+        return None
+    figure, axes = draw.panels(2, width=4.4)
+    for ax, (field, label) in zip(axes, axes_of.items(), strict=True):
+        for number, split_ in enumerate(SPLITS):
+            values = [table.interval(point, f"{split_}/accuracy") for _, point in lines[field]]
+            x = [value for value, _ in lines[field]]
+            draw.with_intervals(ax, x, values, label=split_, number=number)
+        ax.set(xlabel=label, ylabel="accuracy")
+        ax.set_xticks([value for value, _ in lines[field]])
+        draw.legend(ax)
+    return draw.captioned(figure, "Accuracy against depth, and against the number of examples.")
+
+
+def complexity_figure(table: Table):
+    """The model-complexity graph of the notes: loss against steps, narrow to wide."""
+    noise = noises(table)[-1]
+    points = by_width(table, noise)
+    middle = threshold(table, noise) or list(points)[len(points) // 2]
+    shown = [points[width] for width in dict.fromkeys((min(points), middle, max(points)))]
+    figure, axes = draw.panels(len(shown), width=4.2, sharey=True)
+    for ax, point in zip(axes, shown, strict=True):
+        charts.complexity(ax, table, point, "loss")
+    return draw.captioned(
+        figure, f"Loss against steps with {noise:.0%} of the labels random: a thin line a restart."
+    )
+
+
+def widths(metric: str, larger: str, smaller: str, *shares: float, expected: Bounds) -> Test:
+    """The test that compares two of the "narrowest", the "fitting" and the "widest" network."""
+
+    def test(table: Table) -> list[Effect] | None:
+        found = []
+        for noise in shares:
+            points, fits = by_width(table, noise), threshold(table, noise)
+            if len(points) < 3 or fits is None:
+                return None
+            named = {"narrowest": points[min(points)], "fitting": points[fits],
+                     "widest": points[max(points)]}  # fmt: skip
+            effect = difference(table, metric, named[larger], named[smaller], expected)
+            measured = f"{metric}: {larger} − {smaller}, {noise:.0%} of labels random"
+            found.append(dataclasses.replace(effect, measured=measured))
+        return found
+
+    return test
+
+
+def more_noise_higher_peak(table: Table) -> list[Effect] | None:
+    """The highest test loss over widths, with more random labels and with fewer."""
+    peaks = {}
+    for noise in noises(table):
+        points = by_width(table, noise)
+        if len(points) < 3:
+            return None
+        means = {point: table.values(point, "test/loss").mean() for point in points.values()}
+        peaks[noise] = max(means, key=means.__getitem__)
+    pairs = itertools.pairwise(peaks.items())
+    return [
+        dataclasses.replace(
+            difference(table, "test/loss", above, below),
+            measured=f"highest test loss over widths: {more:.0%} − {less:.0%} of labels random",
+        )
+        for (less, below), (more, above) in pairs
+    ] or None
+
+
+def more_examples(table: Table) -> list[Effect] | None:
+    """The gap between training and test accuracy, with fewer examples less with more."""
+    groups = {setting["group"]: point for point, setting in table.settings.items()}
+    few, many = (groups.get(f"{size} examples") for size in (SIZES[0], SIZES[-1]))
+    if few is None or many is None:
+        return None
+    gaps = [table.values(p, "train/accuracy") - table.values(p, "test/accuracy")
+            for p in (few, many)]  # fmt: skip
+    measured = f"train − test accuracy: {SIZES[0]} − {SIZES[-1]} examples"
+    return [Effect((gaps[0] - gaps[1]).to_numpy(np.float64), measured)]
+
+
+NOTES = "course notes, Training Neural Networks"
+NAKKIRAN = "Nakkiran et al. 2019"
+CLAIMS = [
+    Claim(
+        "too-small-underfits",
+        "A network that is too small errs on the training set too.",
+        NOTES,
+        widths("train/accuracy", "widest", "narrowest", *NOISES, expected=(0.1, np.inf)),
+    ),
+    Claim(
+        "too-large-overfits",
+        "A network far larger than needed to fit the training set generalizes worse than one that "
+        "just fits it.",
+        NOTES,
+        widths("test/accuracy", "widest", "fitting", *NOISES, expected=NEGATIVE),
+        remark="The widest networks generalize best, with and without random labels: past the "
+        "width that fits, more width only adds smoother ways to fit.",
+    ),
+    Claim(
+        "more-examples-less-overfitting",
+        "The more training examples, the smaller the gap between training and test accuracy.",
+        NOTES,
+        more_examples,
+    ),
+    Claim(
+        "double-descent-in-loss",
+        "With random labels the test loss peaks where the network just fits: narrower and wider "
+        "ones have less.",
+        NAKKIRAN,
+        every(
+            widths("test/loss", "fitting", "narrowest", *NOISES[1:], expected=POSITIVE),
+            widths("test/loss", "fitting", "widest", *NOISES[1:], expected=POSITIVE),
+        ),
+    ),
+    Claim(
+        "double-descent-in-error",
+        "So does the test error, the share of examples that are misclassified.",
+        NAKKIRAN,
+        every(
+            widths("test/accuracy", "fitting", "narrowest", *NOISES[1:], expected=NEGATIVE),
+            widths("test/accuracy", "fitting", "widest", *NOISES[1:], expected=NEGATIVE),
+        ),
+        remark="The share of errors falls all the way; what peaks is how sure the network is of "
+        "its mistakes.",
+    ),
+    Claim(
+        "more-noise-higher-peak",
+        "The more labels are random, the higher the peak.",
+        NAKKIRAN,
+        more_noise_higher_peak,
+    ),
+]

@@ -1,0 +1,319 @@
+"""When should training stop, what does it save, and what does stopping too soon cost?
+
+A network learns digits of which a fifth have a random label, so that it overfits. It is trained to
+the end, or stopped by patience or by one of Prechelt's criteria (GL: validation has risen too far
+above its best; PQ: compared with the progress of training; UP: it rose several times in a row),
+and keeps the weights that were best on validation. An oracle keeps those that are best on the test
+examples, which nobody can do. Every restart has its own random labels.
+
+Source: course notes, "Early Stopping"; Prechelt 1998, "Early stopping — but when?".
+
+Command: ./launch.sh early_stopping            (about a minute on 2 CPU cores)
+
+Expected: every criterion ends far below the test loss of training to the end and near the
+oracle's; slower criteria are a little better and take several times as long.
+"""
+
+import dataclasses
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ablax import losses, metrics, optimizers
+from ablax.config import BaseConfig, Preset, config, hparam, protocol, static
+from ablax.data import load, split
+from ablax.data.noise import relabelled
+from ablax.early_stopping import prechelt
+from ablax.metrics import Metric
+from ablax.models.mlp import MLP
+from ablax.report import charts
+from ablax.report import figures as draw
+from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, difference, every
+from ablax.report.tables import BASELINE, Table
+from ablax.sweep import grid
+from ablax.task import Task, supervised
+
+BEST, LAST, ORACLE = "best", "last", "oracle"
+CRITERIA: dict[str, tuple[str, list[float]]] = {
+    "patience": ("patience", [1, 2, 5, 10, 20]),
+    "GL": ("gl", [1, 2, 3, 5, 10]),
+    "PQ": ("pq", [0.5, 0.75, 1, 2, 3]),
+    "UP": ("up", [1, 2, 3, 4, 6]),
+}
+"""{criterion: (its field, thresholds from fast to slow)}"""
+LOSS = Metric("loss", "min")
+PEEKED = Metric("peeked_loss", "min")
+
+
+class Peeking(NamedTuple):
+    """The oracle's validation split, and the test examples that it looks at."""
+
+    valid: Any
+    peeked: Any
+
+
+@config
+class Config(BaseConfig):
+    keep_weights: str = static(
+        BEST, "which weights count: best on validation, last, best on test (oracle)",
+        choices=(BEST, LAST, ORACLE),
+    )  # fmt: skip
+    train_size: int = static(300, "training examples", low=10)
+    width: int = static(64, "units of the hidden layer", low=1)
+    batch_size: int = static(30, "rows of a minibatch", low=1)
+    label_noise: float = hparam(0.2, "share of training labels that are drawn anew", low=0, high=1)
+    learning_rate: float = hparam(0.02, "constant rate", low=0)
+    momentum: float = hparam(0.9, "share of the last step that is kept", low=0, below=1)
+    gl: float = protocol(np.inf, "stop at this generalization loss, in percent; inf is off", low=0)
+    pq: float = protocol(np.inf, "stop at this quotient of loss and progress; inf is off", low=0)
+    up: float = protocol(np.inf, "stop after so many strips that end higher; inf is off", low=1)
+
+
+def _preset(restarts: int, epochs: int) -> Preset:
+    return Preset(Config(steps=10 * epochs, eval_every=10), restarts)
+
+
+PRESETS = {"smoke": _preset(3, 30), "default": _preset(32, 200), "paper": _preset(256, 500)}
+
+
+def points(config: Config) -> list[grid.Setting]:
+    """Training to the end, the criteria at their thresholds, and the oracle."""
+    table = [
+        {grid.GROUP: BASELINE, "keep_weights": LAST},
+        {grid.GROUP: "best of all epochs", "keep_weights": BEST},
+        *(
+            {grid.GROUP: name, "keep_weights": BEST, field: threshold}
+            for name, (field, thresholds) in CRITERIA.items()
+            for threshold in map(float, thresholds)
+        ),
+        {grid.GROUP: ORACLE, "keep_weights": ORACLE},
+    ]
+    return grid.tabled(config, table)
+
+
+def task(config: Config) -> Task:
+    splits = split(load("digits"), train_size=config.train_size, seed=0)
+    usual = supervised(
+        MLP((config.width,), 10),
+        splits,
+        loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
+        metrics={"accuracy": metrics.accuracy},
+        directions=(LOSS, Metric("accuracy", "max")),
+        optimizer=lambda trial: optimizers.momentum(
+            trial.hparams.learning_rate, momentum=trial.hparams.momentum
+        ),
+        batch_size=config.batch_size,
+    )
+
+    def view(trial, data):
+        seen = usual.view(trial, data)
+        share = trial.hparams.label_noise
+        y = relabelled(trial.rng("noise"), seen["train"].y, share, len(splits.classes))
+        train = seen["train"]._replace(y=y)
+        if config.keep_weights != ORACLE:
+            return {**seen, "train": train}
+        return {**seen, "train": train, "valid": Peeking(seen["valid"], data["peeked"])}
+
+    def evaluate(params, trial, split):
+        if not isinstance(split, Peeking):
+            return usual.evaluate(params, trial, split)
+        peeked = usual.evaluate(params, trial, split.peeked)["loss"]
+        return usual.evaluate(params, trial, split.valid) | {PEEKED.name: peeked}
+
+    objectives = {BEST: LOSS, LAST: None, ORACLE: PEEKED}
+
+    return dataclasses.replace(
+        usual,
+        # What the engine keeps from training, the test split, the oracle is given all the same.
+        data={**usual.data, **({"peeked": splits.test} if config.keep_weights == ORACLE else {})},
+        view=view,
+        evaluate=evaluate,
+        objective=objectives[config.keep_weights],
+        stopping=prechelt(LOSS),
+    )
+
+
+def figures(table: Table) -> dict:
+    drawn = {"tradeoff": tradeoff_figure(table), "saved": saved_figure(table)}
+    last = table.named.get(BASELINE)
+    if last is None:
+        return drawn
+    figure, (ax,) = draw.panels(1, width=6.0, height=4.0)
+    charts.complexity(ax, table, last)
+    return drawn | {
+        "complexity": draw.captioned(
+            figure,
+            "The model-complexity graph: training loss falls, validation loss falls and rises "
+            "again. Here the last weights are kept.",
+        )
+    }
+
+
+def criteria(table: Table) -> dict[str, list[str]]:
+    """{criterion: its points, from fast to slow}."""
+    found: dict[str, list[str]] = {}
+    for point, setting in table.settings.items():
+        if setting["group"] in CRITERIA:
+            found.setdefault(setting["group"], []).append(point)
+    return found
+
+
+def tradeoff_figure(table: Table):
+    """Test loss at the stopping point against the steps that it took."""
+    figure, (ax,) = draw.panels(1, width=6.4, height=4.2)
+    for number, (name, points) in enumerate(criteria(table).items()):
+        x = [float(table.values(point, "steps").mean()) for point in points]
+        values = [table.interval(point, "test/loss") for point in points]
+        draw.with_intervals(ax, x, values, label=name, number=number)
+    for group, colour, label in [
+        (BASELINE, "0.4", "trained to the end"),
+        ("best of all epochs", draw.COLOURS[4], "best of all epochs"),
+        (ORACLE, draw.COLOURS[5], "oracle"),
+    ]:
+        if (point := table.named.get(group)) is not None:
+            draw.band(ax, table.interval(point, "test/loss"), label=label, colour=colour)
+    ax.set(xlabel="steps until it stopped, mean", ylabel="test loss (nats)", xscale="log")
+    draw.legend(ax)
+    return draw.captioned(
+        figure, "What patience buys: test loss of the selected weights against training time."
+    )
+
+
+def horizon(table: Table) -> float:
+    """The steps of a trial that is not stopped."""
+    return max(float(setting["protocol/steps"]) for setting in table.settings.values())
+
+
+def capacity(steps: np.ndarray, slots: int, most: float) -> dict[str, float]:
+    """Steps of all slots together that a queue of trials costs, as shares of no stopping at all.
+
+    Args:
+        steps: at which each trial stopped, in the order of the queue.
+        slots: trained at once.
+        most: steps of a trial that is not stopped.
+    """
+    free = np.zeros(slots)
+    for n in steps:  # the next trial goes where a slot is free first
+        free[np.argmin(free)] += n
+    batches = [steps[i : i + slots] for i in range(0, len(steps), slots)]
+    everything = len(batches) * slots * most
+    return {
+        "every trial to the end": 1.0,
+        "stopped, but waiting for the slowest of its batch": float(
+            sum(slots * batch.max() for batch in batches) / everything
+        ),
+        "stopped, slots refilled at once": float(slots * free.max() / everything),
+        "steps that train": float(steps.sum() / everything),
+    }
+
+
+def saved_figure(table: Table):
+    """What stopping saves, with and without refilling the slots."""
+    points = itertools.chain.from_iterable(criteria(table).values())
+    steps = np.concatenate([[], *(table.numbers(point, "steps") for point in points)])
+    figure, (ax,) = draw.panels(1, width=7.0, height=2.4)
+    if len(steps):
+        shares = capacity(steps, 32, horizon(table))
+        ax.barh(list(shares), list(shares.values()), color=draw.COLOURS[0])
+        for place, share in enumerate(shares.values()):
+            ax.text(share, place, f" {share:.0%}", va="center")
+    ax.invert_yaxis()
+    ax.set(xlabel="steps of 32 slots, as a share of those without stopping")
+    return draw.captioned(
+        figure, "What the criteria's trials cost: stopping alone saves little, refilling does."
+    )
+
+
+def recovered(table: Table) -> list[Effect] | None:
+    """What of the oracle's gain each criterion misses, at its best threshold."""
+    methods = table.methods()
+    if not {BASELINE, ORACLE, *CRITERIA} <= methods.keys():
+        return None
+    found = []
+    for name in CRITERIA:
+        missed = table.differences(methods[name], methods[ORACLE], "test/loss")
+        possible = table.differences(methods[BASELINE], methods[ORACLE], "test/loss")
+        measured = f"share of the oracle's gain in test loss that {name} misses"
+        found.append(Effect(missed / possible.mean(), measured, (-np.inf, 0.1)))
+    return found
+
+
+def slower(column: str, sign: int, measured: str) -> Test:
+    """The test that compares the slowest threshold of each criterion with its fastest."""
+
+    def test(table: Table) -> list[Effect] | None:
+        found = []
+        for name, points in criteria(table).items():
+            fast, slow = points[0], points[-1]
+            effect = difference(table, column, slow, fast)
+            found.append(
+                Effect(sign * effect.values, f"{measured}, {name}: slowest − fastest threshold")
+            )
+        return found or None
+
+    return test
+
+
+def saves_steps(table: Table) -> list[Effect] | None:
+    """The share of all steps that each criterion takes, at the threshold that it chooses."""
+    methods = table.methods()
+    if not CRITERIA.keys() <= methods.keys():
+        return None
+    return [
+        Effect(
+            table.numbers(methods[name], "steps") / horizon(table),
+            f"steps taken, as a share of all, {name}",
+            (-np.inf, 0.75),
+        )
+        for name in CRITERIA
+    ]
+
+
+NOTES = "course notes, Early Stopping"
+PRECHELT = "Prechelt 1998"
+CLAIMS = [
+    Claim(
+        "training-on-overfits",
+        "Trained to the end the network fits its training set better and the test set worse than "
+        "at the best epoch.",
+        NOTES,
+        every(
+            between("train/loss", BASELINE, "best of all epochs", NEGATIVE),
+            between("test/loss", BASELINE, "best of all epochs"),
+        ),
+    ),
+    Claim(
+        "early-stopping-generalizes",
+        "Stopping early lowers the test loss, by whichever criterion.",
+        NOTES,
+        every(*(between("test/loss", name, BASELINE, NEGATIVE) for name in CRITERIA)),
+    ),
+    Claim(
+        "early-stopping-nears-the-oracle",
+        "It misses less than a tenth of what an oracle that sees the test examples would gain.",
+        "our own question",
+        recovered,
+    ),
+    Claim(
+        "slower-is-better",
+        "Slower criteria generalize better.",
+        PRECHELT,
+        slower("test/loss", -1, "fall of test loss"),
+        remark="PQ and UP are slow even at their fastest: at every threshold of PQ the same "
+        "epoch is kept.",
+    ),
+    Claim(
+        "slower-takes-longer",
+        "And they take longer.",
+        PRECHELT,
+        slower("steps", 1, "steps"),
+    ),
+    Claim(
+        "early-stopping-saves-steps",
+        "At the thresholds that validation chooses, each criterion saves at least a quarter of the "
+        "steps.",
+        NOTES,
+        saves_steps,
+    ),
+]

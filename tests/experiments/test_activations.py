@@ -1,0 +1,332 @@
+"""The study of activations in training: one step and what is watched, by hand; the claims."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablax.activations import activation
+from ablax.config import field_specs
+from ablax.data.order import epoch_rows
+from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
+from ablax.report.tables import Table
+from ablax.sweep import snapshots
+from ablax.task import at_step, examples
+from experiments import _run, activations
+from experiments.activations import CLAIMS, DEEP, GLOROT, HE, NAMES, RATES, STANDARD, Config, row
+from tests.experiments import studies
+from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+
+launch = partial(studies.launch, "activations")
+points = partial(studies.points_of, activations, "activations")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("smoke") / "run"
+    return launch(out, "--preset", "smoke", "--keep", "all")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The points that claims are about, of small networks and for a few steps."""
+    table = [
+        p | {"width": 6, "steps": 30, "eval_every": 15}
+        for p in points()
+        if p["activation"] in ("sigmoid", "tanh", "relu", "leaky_relu")
+        and (p["activation"] != "leaky_relu" or "bias" in p)
+        and p["learning_rate"] != 0.03
+    ]
+    out = tmp_path_factory.mktemp("short") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activations, "points", lambda config: table)
+        patch.setattr(_run, "write_report", lambda *_: (out, []))
+        return launch(out, "--restarts", 3)
+
+
+def begun(config: Config, restart: int = 0):
+    """(task, trial, the trial's data, its start)"""
+    task, trial = task_of(activations, config), trial_of(config, restart)
+    data = jax.tree.map(jnp.asarray, task.view(trial, task.data))
+    return task, trial, data, task.init(trial, data)
+
+
+def layers(params, depth: int) -> list[tuple]:
+    """[(weights, biases)] from below."""
+    names = [*(f"hidden_{i}" for i in range(depth)), "output"]
+    return [(params[name]["weight"], params[name]["bias"]) for name in names]
+
+
+def loss(pairs, f, x, y):
+    """The mean cross-entropy of scores W f(… f(W x + b)) + b."""
+    *hidden, (w, b) = pairs
+    for weight, bias in hidden:
+        x = f(x @ weight.T + bias[None])
+    scores = x @ w.T + b[None]
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), y[:, None], axis=1)
+    return -chosen.mean()
+
+
+# Training
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "relu", "gelu"])
+def test_a_step_and_what_is_watched_are_the_gradients(name):
+    config = Config(activation=name, depth=3, width=8, steps=100)
+    task, trial, data, state = begun(config)
+    pairs = layers(state.params, 3)
+    velocity = jax.tree.map(jnp.zeros_like, pairs)
+    step, n_train = jax.jit(task.step), len(data["train"].rows)
+    assert n_train == 1000
+    slopes_of = jax.jit(jax.value_and_grad(lambda p, x, y: loss(p, activation(name), x, y)))
+    for i in range(3):
+        x, y = examples(data["train"], epoch_rows(data["order"], jnp.int32(i), 50, n_train))
+        value, slopes = slopes_of(pairs, x.reshape(50, -1), y)
+        rate = 0.1 * (1 + np.cos(np.pi * i / 100)) / 2
+        velocity = jax.tree.map(lambda v, g: 0.9 * v - rate * g, velocity, slopes)  # noqa: B023
+        pairs = jax.tree.map(jnp.add, pairs, velocity)
+        state, told = step(state, at_step(trial, jnp.int32(i)), data)
+        np.testing.assert_allclose(told["loss"], value, rtol=1e-5)
+        for layer, (slope, _) in enumerate(slopes):
+            size = np.sqrt(np.square(np.float64(slope)).mean())
+            np.testing.assert_allclose(told[f"gradient_{layer}"], size, rtol=1e-4)
+        for found, expected in zip(jax.tree.leaves(layers(state.params, 3)),
+                                   jax.tree.leaves(pairs), strict=True):  # fmt: skip
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert "gradient_4" not in told
+
+
+def test_layers_are_told_from_below():
+    """Also where there are more of them than one digit counts: gradient_10 is the output's."""
+    config = Config(activation="tanh", depth=10, width=4)
+    task, trial, data, state = begun(config)
+    x, y = examples(data["train"], epoch_rows(data["order"], jnp.int32(0), 50, 1000))
+    slopes = jax.grad(loss)(layers(state.params, 10), jnp.tanh, x.reshape(50, -1), y)
+    told = jax.jit(task.step)(state, trial, data)[1]
+    found = [float(told[f"gradient_{i}"]) for i in range(11)]
+    expected = [np.sqrt(np.square(np.float64(w)).mean()) for w, _ in slopes]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_the_gain_scales_weights_and_the_bias_is_that_of_hidden_units():
+    plain = begun(Config(width=40, depth=2))[3].params
+    for gain, bias in [(STANDARD, 0.0), (HE, 0.0), (1.0, -2.0)]:
+        params = begun(Config(width=40, depth=2, gain=gain, bias=bias))[3].params
+        for name in ("hidden_0", "hidden_1", "output"):
+            weight = params[name]["weight"]
+            np.testing.assert_allclose(weight, gain * plain[name]["weight"], rtol=1e-6)
+            shifted = 0.0 if name == "output" else bias
+            assert (np.array(params[name]["bias"]) == shifted).all()
+            variance = np.square(np.float64(weight)).mean() * weight.shape[1]
+            np.testing.assert_allclose(variance, gain**2, rtol=0.15)
+    np.testing.assert_allclose(
+        [STANDARD**2, GLOROT**2, HE**2], [1 / 3, 1, 2], rtol=2e-3
+    )  # fmt: skip
+
+
+# What is measured of units
+
+SLOPES = {"sigmoid": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
+          "relu": lambda z: np.float64(z > 0)}  # fmt: skip
+FUNCTIONS = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "relu": lambda z: np.maximum(z, 0)}
+
+
+def units(params, name: str, depth: int, x: np.ndarray) -> dict[str, float]:
+    """Shares of units and examples: where f is flat, where f is 0; units that are never on."""
+    z, h = [], np.float64(x).reshape(len(x), -1)
+    for weight, bias in layers(params, depth)[:-1]:
+        z.append(h @ np.float64(weight).T + np.float64(bias))
+        h = FUNCTIONS[name](z[-1])
+    z = np.stack(z)
+    return {
+        "flat": (SLOPES[name](z) < 0.005).mean(),
+        "off": (z < 0).all(axis=1).mean(),
+        "zeros": (FUNCTIONS[name](z) == 0).mean(),
+    }
+
+
+def test_units_are_measured_on_every_split(smoke):
+    rows = trials_of(smoke).set_index("trial")
+    for name in ("sigmoid", "relu"):
+        kept = snapshots.load(smoke, f"activation={name}")
+        assert len(kept) == 3
+        for trial, params in kept.items():
+            task = task_of(activations, Config(activation=name, depth=2, width=8))
+            told = rows.loc[trial]
+            view = task.view(trial_of(Config(), told["restart"]), task.data)
+            for part in ("train", "valid", "test"):
+                x, _ = examples(view[part])
+                for measure, share in units(params, name, 2, np.array(x)).items():
+                    np.testing.assert_allclose(told[f"{part}/{measure}"], share, atol=2e-3)
+    relu = rows[rows["activation"] == "relu"]
+    assert (relu["train/zeros"] > 0.1).all()
+    assert (rows.loc[rows["activation"] == "sigmoid", "train/zeros"] == 0).all()
+
+
+def test_units_that_are_off_for_some_are_not_off():
+    """With large weights sigmoids are flat; with a low bias units of ReLU are off for all."""
+    for name, fields in [("relu", {"bias": -2.0, "depth": 1}), ("sigmoid", {"gain": 30.0}),
+                         ("sigmoid", {"bias": -7.0}), ("relu", {})]:  # fmt: skip
+        config = Config(**{"activation": name, "depth": 2, "width": 16} | fields)
+        task, trial, _, state = begun(config)
+        told = jax.jit(partial(task.evaluate, split=task.data["test"]))(state.params, trial)
+        expected = units(state.params, name, config.depth, np.array(task.data["test"].x))
+        for measure, share in expected.items():
+            total, count = told[measure]
+            np.testing.assert_allclose(total / count, share, atol=2e-3)
+        if fields:
+            assert max(expected["off"], expected["flat"]) > 0.3
+    assert 0.2 < expected["zeros"] < 0.8
+    assert expected["off"] < 0.3
+
+
+# The study and its points
+
+
+def test_every_network_is_trained_once(smoke):
+    rows = trials_of(smoke)
+    assert len(rows) == rows["trial"].nunique() == 6
+    assert set(rows["status"]) == {"done"}
+    found = rows.groupby("activation")["restart"].apply(sorted).to_dict()
+    assert found == {"relu": [0, 1, 2], "sigmoid": [0, 1, 2]}
+    written = {path.name for path in (smoke / "report").iterdir()}
+    assert {"gradients.png", "accuracy.png"} <= written
+
+
+def test_the_table_has_networks_of_two_depths_at_three_rates():
+    table = points()
+    assert len(table) == (3 * 3 + 4) * 2 * 3 + 2 * 3
+    groups: dict[str, list] = {}
+    for point in table:
+        groups.setdefault(point["group"], []).append(point)
+    for group, some in groups.items():
+        assert [p["learning_rate"] for p in some] == list(RATES) == [0.03, 0.1, 0.3]
+        assert len({tuple(v for k, v in p.items() if k != "learning_rate") for p in some}) == 1
+        point = some[0]
+        if "off at first" in group:
+            assert (point["depth"], point["bias"]) == (1, -2.0)
+            continue
+        words = {"standard": 0.577, "Glorot": 1.0, "He": 1.414}
+        name, depth, weights = group.split(", ")
+        assert (point["activation"], f"{point['depth']} layers") == (name, depth)
+        assert point["gain"] == words[weights]
+        assert "bias" not in point
+    for name in NAMES:
+        gains = {p["gain"] for p in table if p["activation"] == name and "gain" in p}
+        he = {"leaky_relu", "gelu"}
+        alone = {HE} if name in he else {GLOROT}
+        assert gains == ({STANDARD, GLOROT, HE} if name in NAMES[:3] else alone)
+    assert points("--restarts", 2) == table
+    assert points("--preset", "smoke") == [{"activation": name} for name in ("sigmoid", "relu")]
+
+
+AXES = {"activation": ("elu", "relu"), "depth": (2, 3), "width": (4, 8), "batch_size": (10, 20),
+        "gain": (0.5, 1.0), "bias": (0.0, 1.0), "learning_rate": (0.5, 2.0),
+        "momentum": (0.0, 0.5), "steps": (10, 20), "eval_every": (5, 10), "patience": (2.0, 3.0),
+        "min_delta": (0.0, 0.1), "fix": ("init", "order")}  # fmt: skip
+
+
+def test_every_field_is_an_axis():
+    """Its values, and no others, each with the same rest of the table."""
+    assert AXES.keys() == field_specs(Config).keys()
+    for name, values in AXES.items():
+        table = points("--" + name.replace("_", "-"), *values)
+        rest = [
+            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
+            for value in values
+        ]
+        assert rest[0] == rest[1], name
+        assert len(rest[0]) * 2 == len(table), name
+
+
+# The claims
+
+
+def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
+    untrained(monkeypatch)
+    judged = judge_all(CLAIMS, Table(smoke))
+    assert not any(judgement.parts for judgement in judged)
+    assert {judgement.verdict for judgement in judged} == {"inconclusive"}
+
+
+LOSS, ACCURACY = "train/loss", "test/accuracy"
+OFF = [f"{name}, off at first" for name in ("leaky_relu", "relu")]
+DIFFERENCES = {
+    "tanh-trains-faster-than-sigmoid": [
+        (LOSS, f"tanh, {n} layers, Glorot", f"sigmoid, {n} layers, Glorot", NEGATIVE, {})
+        for n in (2, 6)
+    ],
+    "relu-trains-better-at-no-cost": [
+        (LOSS, "relu, 6 layers, He", "sigmoid, 6 layers, Glorot", NEGATIVE, {}),
+        (ACCURACY, "relu, 6 layers, He", "sigmoid, 6 layers, Glorot", (-0.01, 1.0), {}),
+    ],
+    "glorot-table-1": [
+        (ACCURACY, "tanh, 6 layers, standard", "sigmoid, 6 layers, standard", POSITIVE, {}),
+        (ACCURACY, "tanh, 6 layers, Glorot", "tanh, 6 layers, standard", POSITIVE, {}),
+    ],
+    "leaky-relu-revives": [
+        ("train/off", *OFF, NEGATIVE, {}),
+        (ACCURACY, *OFF, POSITIVE, {}),
+    ],
+}
+OTHERS = {"gradients-vanish-in-training", "relu-is-sparse"}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_differences_are_those_of_the_trials(short, name, monkeypatch):
+    untrained(monkeypatch)
+    table = Table(short)
+    studies.check_differences(activations, name, table, DIFFERENCES[name], "valid/loss", -1)
+
+
+def test_every_claim_is_tested_here(short, monkeypatch):
+    untrained(monkeypatch)
+    assert {claim.id for claim in CLAIMS} == DIFFERENCES.keys() | OTHERS
+    assert all(judgement.parts for judgement in judge_all(CLAIMS, Table(short)))
+
+
+def test_first_hidden_layer_against_last_over_training(short):
+    rows, curves = trials_of(short), pd.read_parquet(short / "curves.parquet")
+
+    def ratios(name: str, gain: float) -> np.ndarray:
+        group = row(name, DEEP, gain)
+        chosen = studies.by_the_others(rows, group, "learning_rate", "valid/loss", -1)
+        found = []
+        for restart, rate in chosen.items():
+            here = (rows["group"] == group) & (rows["restart"] == restart)
+            (trial,) = rows.loc[here & np.isclose(rows["learning_rate"], rate), "trial"]
+            curve = np.log10(curves[curves["trial"] == trial].filter(like="gradient").dropna())
+            assert len(curve) == 2
+            found.append((curve["train/gradient_0"] - curve["train/gradient_5"]).mean())
+        return np.array(found, np.float64)
+
+    found = effects(activations, "gradients-vanish-in-training", Table(short))
+    own = {"sigmoid": GLOROT, "tanh": GLOROT, "relu": HE}
+    for effect, (a, b) in zip(found, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True):
+        np.testing.assert_allclose(
+            effect.values, ratios(a, own[a]) - ratios(b, own[b]), rtol=1e-4, atol=1e-6
+        )
+        assert effect.expected == POSITIVE
+    assert (found[0].values > 0).all()
+
+
+def test_zeros_are_those_of_trained_relu(short):
+    rows = trials_of(short)
+    found = effects(activations, "relu-is-sparse", Table(short))
+    for effect, depth in zip(found, (2, 6), strict=True):
+        group = f"relu, {depth} layers, He"
+        expected = studies.by_the_others(rows, group, "train/zeros", "valid/loss", -1)
+        np.testing.assert_allclose(effect.values, expected.to_numpy(), rtol=1e-6)
+        assert effect.expected == (0.4, 0.6)
+
+
+def test_figures_show_what_the_study_has(short):
+    figures = activations.figures(Table(short))
+    titles = [ax.get_title() for ax in figures["accuracy"].axes if ax.has_data()]
+    assert titles == ["2 hidden layers", "6 hidden layers"]
+    first = next(ax for ax in figures["gradients"].axes if ax.has_data())
+    names = first.get_legend_handles_labels()[1]
+    assert set(names) == {"sigmoid", "tanh", "relu"}

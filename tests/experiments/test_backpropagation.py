@@ -1,0 +1,387 @@
+"""The study of backpropagation: one step of the sum and of the mean, error terms, its claims."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablax.data import load, split
+from ablax.report.claims import judge_all
+from ablax.report.tables import Table
+from ablax.sweep import snapshots
+from ablax.task import at_step, examples, means
+from experiments import backpropagation
+from experiments.backpropagation import DEEP, DEPTHS, LARGE, MEAN, RATES, SIZES, SUM, USABLE, Config
+from tests.experiments import studies
+from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+
+launch = partial(studies.launch, "backpropagation")
+points = partial(studies.points_of, backpropagation, "backpropagation")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("smoke") / "run"
+    return launch(out, "--preset", "smoke", "--keep", "all")
+
+
+def target(y) -> np.ndarray:
+    return np.clip(0.5 + np.float64(y) / 6, 0, 1)
+
+
+def sigmoid(h) -> np.ndarray:
+    return 1 / (1 + np.exp(-h))
+
+
+def layers_of(params) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.float64(layer["weight"]), np.float64(layer["bias"])) for layer in params.values()]
+
+
+def terms_of(layers, x, y) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """([activations [n, units] from the input on], [δ [n, units] of each layer])."""
+    activations = [np.float64(x).reshape(len(x), -1)]
+    for w, b in layers:
+        activations.append(sigmoid(activations[-1] @ w.T + b))
+    slopes = [a * (1 - a) for a in activations[1:]]
+    terms = [(target(y)[:, None] - activations[-1]) * slopes[-1]]
+    for (w, _), slope in zip(layers[:0:-1], slopes[-2::-1], strict=True):
+        terms.insert(0, terms[0] @ w * slope)
+    return activations, terms
+
+
+def started(restart: int = 0, **fields):
+    config = Config(**fields)
+    task, trial = task_of(backpropagation, config), trial_of(config, restart)
+    data = task.view(trial, {name: part for name, part in task.data.items() if name != "test"})
+    return task, trial, data, task.init(trial, data)
+
+
+# A step
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("m", [1, 20, 283])
+@pytest.mark.parametrize("error", [MEAN, SUM])
+def test_a_step_is_that_of_the_first_m_examples(error, m, depth):
+    rate = 0.3
+    fields = {"error": error, "depth": depth, "width": 4, "examples": m, "learning_rate": rate}
+    task, trial, data, state = started(**fields)
+    x, y = (np.array(part)[:m] for part in examples(data["train"]))
+    assert len(x) == m
+    layers = layers_of(state.params)
+    after, told = jax.jit(task.step)(state, trial, data)
+    activations, terms = terms_of(layers, x, y)
+    share = rate / m if error == MEAN else rate
+    for (w, b), moved, a, term in zip(
+        layers, layers_of(after.params), activations[:-1], terms, strict=True
+    ):
+        np.testing.assert_allclose(moved[0], w + share * term.T @ a, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(moved[1], b + share * term.sum(axis=0), rtol=1e-4, atol=1e-6)
+    loss = 0.5 * np.mean((target(y) - activations[-1][:, 0]) ** 2)
+    np.testing.assert_allclose(told["loss"], loss, rtol=1e-4)
+
+
+def test_examples_beyond_m_are_left_out():
+    """However wrong their targets are."""
+    task, trial, data, state = started(examples=20.0)
+    rows = data["train"].rows
+    y = np.array(data["train"].y)
+    y[np.array(rows[20:])] = -100.0
+    others = {**data, "train": data["train"]._replace(y=y)}
+    step = jax.jit(task.step)
+    for ours, theirs in zip(
+        jax.tree.leaves(step(state, trial, data)),
+        jax.tree.leaves(step(state, trial, others)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    y[np.array(rows[19])] = -100.0
+    last = step(state, trial, {**data, "train": data["train"]._replace(y=y)})[1]["loss"]
+    assert last != step(state, trial, data)[1]["loss"], "the last of the m counts"
+
+
+def test_all_steps_are_on_the_same_examples():
+    task, trial, data, state = started(examples=5.0, learning_rate=0.0)
+    step = jax.jit(task.step)
+    assert step(state, trial, data)[1] == step(state, at_step(trial, np.int32(7)), data)[1]
+
+
+def test_the_scale_multiplies_the_initial_weights():
+    once, wide = (layers_of(started(scale=scale)[3].params) for scale in (1.0, LARGE))
+    for (w, b), (large, bias) in zip(once, wide, strict=True):
+        np.testing.assert_allclose(large, LARGE * w, rtol=1e-6)
+        assert (b == 0).all()
+        assert (bias == 0).all()
+
+
+# The error terms
+
+
+def test_every_trial_is_there_once(smoke):
+    rows = trials_of(smoke)
+    assert len(rows) == 34 * 3
+    assert not rows.duplicated(["point", "restart"]).any()
+    assert rows.groupby("point")["restart"].nunique().eq(3).all()
+    assert set(rows["status"]) == {"done"}
+    assert (rows["best_step"] == rows["steps"]).all(), "the last weights"
+
+
+def test_error_terms_are_those_of_numpy(smoke):
+    rows = trials_of(smoke).set_index("trial")
+    followed = rows[rows["group"].isin(["baseline", *(f"2 layers, {name}" for name in DEEP)])]
+    assert len(followed) == 4 * 3
+    kept = {
+        trial: params
+        for program in ("error=mean depth=1", "error=mean depth=2")
+        for trial, params in snapshots.load(smoke, program).items()
+    }
+    x, y = split(load("diabetes"), seed=0).test
+    for trial, row in followed.to_dict("index").items():
+        layers = layers_of(kept[trial])
+        _, terms = terms_of(layers, x, y)
+        sizes = [np.linalg.norm(term, axis=1) for term in terms]
+        means = [np.exp(np.log(size / sizes[-1]).mean()) for size in sizes]
+        for number in range(row["depth"]):
+            np.testing.assert_allclose(row[f"test/error_{number + 1}"], means[number], rtol=1e-3)
+        shrunk = means[0] ** (1 / row["depth"])
+        np.testing.assert_allclose(row["test/shrunk_a_layer"], shrunk, rtol=1e-3)
+        passed = [
+            size / np.linalg.norm(above @ w, axis=1)
+            for size, above, (w, _) in zip(sizes, terms[1:], layers[1:], strict=False)
+        ]
+        np.testing.assert_allclose(row["test/passed_at_most"], np.max(passed), rtol=1e-3)
+        assert np.max(passed) <= 0.2501
+        assert 0 < row["test/apart"] < 1e-3
+
+
+def test_a_gradient_that_is_wrong_is_seen(monkeypatch):
+    task, trial, data, state = started(depth=2, width=3)
+    right = backpropagation.weight_steps
+
+    def wrong(activations, terms, rate):
+        first, *others = right(activations, terms, rate)
+        return [first._replace(bias=first.bias * 1.01), *others]
+
+    monkeypatch.setattr(backpropagation, "weight_steps", wrong)
+    told = means(jax.jit(task.evaluate)(state.params, trial, data["valid"]))
+    np.testing.assert_allclose(told["apart"], 0.01, rtol=1e-2)
+
+
+def test_the_worked_example_is_compared_digit_by_digit(smoke, monkeypatch):
+    assert (trials_of(smoke)["worked_example"] <= 0.5).all()
+    found = float(backpropagation.worked_example())
+    # σ'(−0.02) · 0.1 · 0.122 = 0.00305 was printed as 0.003, 0.0302 is 0.03021…, and so on.
+    hidden, output = 1 / (1 + np.exp(0.02)), 1 / (1 + np.exp(-0.1 / (1 + np.exp(0.02))))
+    term = (1 - output) * output * (1 - output)
+    apart = [
+        abs(hidden - 0.495) / 1e-3,
+        abs(output - 0.512) / 1e-3,
+        abs(term - 0.122) / 1e-3,
+        abs(term * 0.1 * hidden * (1 - hidden) - 0.003) / 1e-3,
+        abs(0.5 * term * hidden - 0.0302) / 1e-4,
+    ]
+    np.testing.assert_allclose(found, max(apart), rtol=1e-2)
+    right = backpropagation.forward
+    monkeypatch.setattr(
+        backpropagation, "forward", lambda *given: [1.01 * a for a in right(*given)]
+    )
+    assert backpropagation.worked_example() > 0.5
+
+
+# The usable rates
+
+
+def test_usable_rates_are_the_largest_that_end_well():
+    def point(m: float, rate: float, **others) -> dict:
+        setting = {"error": SUM, "depth": 1, "scale": 1.0, "examples": m, "learning_rate": rate}
+        return setting | others
+
+    settings = {
+        "a": point(16.0, 1.0), "b": point(16.0, 4.0), "c": point(16.0, 2.0),
+        "d": point(64.0, 1.0), "e": point(64.0, 2.0),  # two rates are too few
+        "f": point(256.0, 0.5), "g": point(256.0, 1.0), "h": point(256.0, 2.0),
+        "mean": point(16.0, 8.0, error=MEAN), "deep": point(16.0, 16.0, depth=2),
+        "wide": point(16.0, 32.0, scale=4.0),
+    }  # fmt: skip
+    good, bad = USABLE * 0.999, USABLE * 1.001
+    last = {"a": (good, good), "b": (bad, good), "c": (good, bad), "d": (good, good),
+            "e": (good, good), "f": (good, bad), "g": (bad, bad), "h": (bad, bad),
+            "mean": (good, good), "deep": (good, good), "wide": (good, good)}  # fmt: skip
+    curves = pd.DataFrame([
+        {"trial": f"{name}{restart}", "step": step, "train/loss": loss if step == 20 else other}
+        for name, losses in last.items()
+        for restart, loss in enumerate(losses)
+        for step, other in [(10, bad if loss == good else good), (20, loss)]
+    ])  # fmt: skip
+    wide = curves.pivot(index="step", columns="trial", values="train/loss")
+    table = SimpleNamespace(
+        settings=settings, curve=lambda name, column: wide[[f"{name}0", f"{name}1"]]
+    )
+    found = backpropagation.usable_rates(table, SUM)
+    assert {m: rates.tolist() for m, rates in found.items()} == {16.0: [2.0, 4.0], 256.0: [0.5, 0]}
+    assert backpropagation.usable_rates(table, MEAN) == {}
+
+
+def usable_by_hand(directory, error: str) -> dict[float, np.ndarray]:
+    rows, curves = trials_of(directory), pd.read_parquet(directory / "curves.parquet")
+    last = curves[curves["step"] == 20].set_index("trial")["train/loss"]
+    rows = rows[(rows["error"] == error) & (rows["depth"] == 1) & (rows["scale"] == 1)]
+    found: dict[float, list[float]] = {}
+    for (m, _), some in rows.groupby(["examples", "restart"]):
+        good = some.loc[some["trial"].map(last) < USABLE, "learning_rate"]
+        found.setdefault(m, []).append(good.max() if len(good) else 0.0)
+    return {m: np.array(rates) for m, rates in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "bounds"),
+    [
+        ("sum-needs-smaller-rates", SUM, (-1.25, -0.75)),
+        ("mean-keeps-its-rate", MEAN, (-0.25, 0.25)),
+    ],
+)
+def test_slopes_are_those_of_the_usable_rates(smoke, name, error, bounds, monkeypatch):
+    untrained(monkeypatch)
+    rates = usable_by_hand(smoke, error)
+    assert list(rates) == list(SIZES)
+    assert all((of_m > 0).all() for of_m in rates.values())
+    (effect,) = effects(backpropagation, name, Table(smoke))
+    x = np.log(SIZES) - np.log(SIZES).mean()
+    y = np.log(np.stack(list(rates.values())))
+    np.testing.assert_allclose(effect.values, x @ y / (x @ x), rtol=1e-9, atol=1e-12)
+    assert effect.expected == bounds
+
+
+# The points
+
+
+def test_the_table_has_depths_and_then_rates():
+    table = points()
+    assert table[0] == {"group": "baseline"}
+    deep, rates = [p for p in table if "depth" in p], [p for p in table if "error" in p]
+    assert len(table) == 1 + len(deep) + len(rates) == 123
+    assert deep == [
+        {"group": f"{depth} layers, {name}", "depth": depth, **change}
+        for depth in (2, 4, 6)
+        for name, change in DEEP.items()
+    ]
+    assert {(p["error"], p["examples"], p["learning_rate"]) for p in rates} == {
+        (error, m, rate) for error in (MEAN, SUM) for m in SIZES for rate in RATES
+    } - {(MEAN, 256.0, 1.0)}
+    default = Config()
+    assert (default.error, default.examples, default.learning_rate) == (MEAN, 256.0, 1.0)
+    assert all(p["group"] == f"{p['error']} of {p['examples']:g}" for p in rates)
+    quick = points("--preset", "smoke")
+    assert len(quick) == 34
+    assert all(p in table for p in quick)
+
+
+def test_axes_of_the_command_line_are_honoured():
+    assert points("--learning-rate", 0.5, 1) == [{"learning_rate": 0.5}, {"learning_rate": 1.0}]
+    assert points("--error", SUM, "--examples", 16, 32, "--depth", 2, "--width", 3, 4) == [
+        {"error": SUM, "depth": 2, "width": width, "examples": m}
+        for width in (3, 4)
+        for m in (16.0, 32.0)
+    ]
+    assert points("--scale", 2, "--fix", "split") == [{"fix": "split", "scale": 2.0}]
+    for flag, values in [("width", (3, 4)), ("steps", (200, 300)), ("fix", ("none", "init"))]:
+        crossed = [p | {flag: value} for p in points() for value in values]
+        assert points(f"--{flag}", *values) == crossed
+
+
+@pytest.mark.parametrize("typed", [["--examples", 284], ["--depth", 0], ["--scale", 0]])
+def test_what_is_out_of_range_is_refused(typed, capsys):
+    assert studies.main(["backpropagation", *map(str, typed), "--plan"]) == 2
+    assert typed[0] in capsys.readouterr().err
+    assert len(split(load("diabetes"), seed=0).train.y) == 283
+
+
+# The claims
+
+
+FOLLOWED = {
+    "by-hand-is-automatic": ("test/apart", (-1e-3, 1e-3), ("trained", "at first")),
+    "sigmoid-passes-a-quarter": ("test/passed_at_most", (0.0, 0.2501), tuple(DEEP)),
+    "errors-shrink-by-75-percent": ("test/shrunk_a_layer", (0.0, 0.25), ("at first",)),
+    "errors-shrink-in-trained-networks": ("test/shrunk_a_layer", (0.0, 0.25), ("trained",)),
+    "errors-shrink-whatever-the-weights": (
+        "test/shrunk_a_layer", (0.0, 0.25), ("large weights at first",),
+    ),
+}  # fmt: skip
+OTHERS = {"worked-example", "sum-needs-smaller-rates", "mean-keeps-its-rate"}
+
+
+def test_every_claim_is_judged(smoke):
+    assert {claim.id for claim in backpropagation.CLAIMS} == FOLLOWED.keys() | OTHERS
+    judged = {j.claim.id: j for j in judge_all(backpropagation.CLAIMS, Table(smoke))}
+    assert {name for name, judgement in judged.items() if judgement.parts} == OTHERS
+    assert {judged[name].verdict for name in FOLLOWED} == {"inconclusive"}, "no deeper networks"
+    assert judged["worked-example"].verdict == "supported"
+
+
+@pytest.fixture(scope="module")
+def deeper(smoke):
+    """That table, as if the networks of 2 layers were of 4 and of 6 as well."""
+    table = Table(smoke)
+    rows = table.trials
+    two = rows[rows["depth"] == 2]
+    for depth in DEPTHS[2:]:
+        copies = two.copy()
+        copies["depth"] = depth
+        copies["group"] = copies["group"].str.replace("2", str(depth))
+        copies["point"] = copies["point"].str.replace("depth=2", f"depth={depth}")
+        copies["trial"] += f" {depth}"
+        for column in two.filter(like="test/"):
+            copies[column] *= depth
+        rows = pd.concat([rows, copies], ignore_index=True)
+    table.trials = rows
+    return table
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_columns_are_judged_at_every_depth(deeper, name, monkeypatch):
+    untrained(monkeypatch)
+    column, bounds, groups = FOLLOWED[name]
+    rows = deeper.trials
+    expected = [
+        rows[rows["group"] == f"{depth} layers, {group}"].sort_values("restart")[column].to_numpy()
+        for group in groups
+        for depth in (2, 4, 6)
+    ]
+    found = effects(backpropagation, name, deeper)
+    for effect, values in zip(found, expected, strict=True):
+        assert len(values) == 3
+        np.testing.assert_allclose(effect.values, values, rtol=1e-6)
+        assert effect.expected == bounds
+
+
+def test_the_worked_example_is_judged_at_its_worst(smoke):
+    (effect,) = effects(backpropagation, "worked-example", Table(smoke))
+    worst = trials_of(smoke).groupby("restart")["worked_example"].max()
+    np.testing.assert_allclose(effect.values, worst, rtol=1e-12)
+    assert effect.expected == (-0.5, 0.5)
+
+
+def test_no_usable_rate_is_no_slope(smoke):
+    """At one size at least where nothing ends well; or with sizes too few."""
+    table = Table(smoke)
+    table.curves = table.curves.assign(**{"train/loss": 1.0})
+    assert not effects(backpropagation, "sum-needs-smaller-rates", table)
+    table = Table(smoke)
+    table.trials = table.trials[table.trials["examples"] == 256]
+    assert not effects(backpropagation, "mean-keeps-its-rate", table)
+
+
+def test_the_figures_show_both_errors_and_the_deeper_networks(smoke):
+    drawn = backpropagation.figures(Table(smoke))
+    (ax,) = [axes for axes in drawn["usable"].axes if axes.has_data()]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["mean of squared errors", "sum of squared errors"]
+    (ax,) = [axes for axes in drawn["shrinking"].axes if axes.has_data()]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert {"2 layers, trained", "a quarter a layer"} <= set(names)
+    assert (smoke / "report" / "usable.png").exists()
+    assert (smoke / "report" / "shrinking.svg").exists()

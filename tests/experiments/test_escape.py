@@ -1,0 +1,336 @@
+"""The study of thrown restarts: problems, centres and throws against NumPy; the claims."""
+
+import itertools
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from ablax.config import field_specs
+from ablax.report.claims import POSITIVE, judge_all
+from ablax.report.statistics import Interval
+from ablax.report.tables import Table
+from ablax.sweep import snapshots
+from ablax.task import at_step
+from experiments import _run, escape
+from experiments.escape import BITS, CENTRES, CLAIMS, SIGMAS, Config, needed, parity
+from tests.experiments import studies
+from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+
+launch = partial(studies.launch, "escape")
+points = partial(studies.points_of, escape, "escape")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("smoke") / "run"
+    return launch(out, "--preset", "smoke", "--keep", "all")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """What claims compare, for a few steps; of the narrow networks the two shallowest."""
+    table = [
+        p | {"steps": 60, "eval_every": 30}
+        for p in points()
+        if p["group"] not in ("4 narrow layers", "8 narrow layers")
+        and not p["group"].startswith("spirals")
+    ]
+    out = tmp_path_factory.mktemp("short") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(escape, "points", lambda config: table)
+        patch.setattr(_run, "write_report", lambda *_: (out, []))
+        return launch(out, "--restarts", 16)
+
+
+# The problems
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_parity_is_odd_where_an_odd_number_is_set(bits):
+    data = parity(bits)
+    assert data.x.shape == (2**bits, bits)
+    assert {tuple(row) for row in data.x.tolist()} == set(itertools.product([-1, 1], repeat=bits))
+    # With an even number of −1 the product is 1: odd parity is that of the bits that are set.
+    product = data.x.prod(axis=1) * (-1) ** bits
+    np.testing.assert_array_equal(data.y, np.where(product < 0, 1, 0))
+    assert data.y.mean() == 0.5
+    task = task_of(escape, Config(problem=f"parity-{bits}"))
+    assert len(task.data["train"].x) == 2**bits, "all of it is trained on"
+
+
+# The centres
+
+XOR = np.array(list(itertools.product([-1, 1], repeat=2)), float)
+ODD = np.array([0, 1, 1, 0])
+
+
+def logits(flat: np.ndarray, x: np.ndarray = XOR) -> np.ndarray:
+    """Of a 2-2-1 network of tanh from (b, W by rows, c, v), the order of the flat vector."""
+    b, W, c, v = flat[:2], flat[2:6].reshape(2, 2), flat[6], flat[7:]
+    return np.tanh(x @ W.T + b) @ v + c
+
+
+def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    b, W, v = flat[:2], flat[2:6].reshape(2, 2), flat[7:]
+    h = np.tanh(XOR @ W.T + b)
+    z = h @ v + flat[6]
+    loss = np.logaddexp(0, np.where(ODD, -z, z)).mean()
+    d = (1 / (1 + np.exp(-z)) - ODD) / 4
+    back = d[:, None] * v * (1 - h**2)
+    return loss, np.concatenate([back.sum(0), (back.T @ XOR).ravel(), [d.sum()], h.T @ d])
+
+
+def descend(flat: np.ndarray, n: int) -> np.ndarray:
+    v = np.zeros_like(flat)
+    for _ in range(n):
+        v = 0.9 * v - 0.1 * loss_and_gradient(flat)[1]
+        flat = flat + v
+    return flat
+
+
+def right(flat: np.ndarray) -> np.ndarray:
+    return (logits(flat) > 0) == ODD
+
+
+def test_the_solution_solves_and_the_trap_does_not():
+    solution, trap = (np.array(CENTRES[name]) for name in ("solution", "trap"))
+    assert right(solution).all()
+    assert loss_and_gradient(solution)[0] < 0.05
+    assert not right(trap).all()
+    loss, slope = loss_and_gradient(trap)
+    assert loss > 0.3
+    assert np.linalg.norm(slope) < 0.02, "hardly a way down"
+    assert right(descend(solution, 1000)).all()
+    assert not right(descend(trap, 1000)).all(), "and none out of it"
+    assert CENTRES["zero"] == [0.0] * 9
+    assert len(solution) == len(trap) == 9
+
+
+def start(config: Config, restart: int = 0) -> np.ndarray:
+    task, trial = task_of(escape, config), trial_of(config, restart)
+    state = task.init(trial, task.view(trial, task.data))
+    return np.float64(ravel_pytree(state.params)[0])
+
+
+def test_starts_are_thrown_by_the_same_numbers_at_every_sigma():
+    thrown = []
+    for restart in range(60):
+        throws = [
+            (start(Config(centre=centre, sigma=sigma), restart) - CENTRES[centre]) / sigma
+            for centre, sigma in [("zero", 1.0), ("solution", 0.1), ("trap", 10.0)]
+        ]
+        np.testing.assert_allclose(throws[1], throws[0], atol=1e-4)
+        np.testing.assert_allclose(throws[2], throws[0], atol=1e-4)
+        thrown.append(throws[0])
+    thrown = np.array(thrown)
+    np.testing.assert_allclose(thrown.mean(axis=0), 0, atol=4 / np.sqrt(60))
+    np.testing.assert_allclose(thrown.std(), 1, rtol=0.1)
+    assert (thrown.std(axis=0) > 0.6).all(), "biases too"
+
+
+def test_layers_are_scaled_by_sigma_without_their_biases():
+    plain, large = (start(Config(sigma=sigma, hidden="3-4")) for sigma in (1.0, 5.0))
+    np.testing.assert_allclose(large, 5 * plain, rtol=1e-5)
+    network = start(Config(hidden="40"))
+    assert (network[:40] == 0).all()
+    np.testing.assert_allclose(np.square(network[40:120]).mean(), 1 / 2, rtol=0.3)
+    relu = start(Config(hidden="40", activation="relu"))
+    np.testing.assert_allclose(np.abs(relu), np.sqrt(2) * np.abs(network), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("centre", ["layers", "trap"])
+def test_descent_is_the_formula(centre):
+    config = Config(centre=centre)
+    task, trial = task_of(escape, config), trial_of(config)
+    data = jax.tree.map(jnp.asarray, task.view(trial, task.data))
+    state = task.init(trial, data)
+    first = np.float64(ravel_pytree(state.params)[0])
+
+    def step(state, i):
+        return task.step(state, at_step(trial, i), data)[0], None
+
+    end, _ = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(50, dtype=jnp.int32)))(state)
+    expected = descend(first, 50)
+    np.testing.assert_allclose(ravel_pytree(end.params)[0], expected, rtol=0, atol=1e-4)
+    assert np.abs(expected - first).max() > 0.05
+
+
+# The study
+
+
+def test_every_start_is_trained_once(smoke):
+    rows = trials_of(smoke)
+    assert len(rows) == rows["trial"].nunique() == 13 * 32
+    assert set(rows["status"]) <= {"done", "stopped"}
+    counted = rows.groupby("point")["restart"].apply(sorted)
+    assert len(counted) == 13
+    assert all(restarts == list(range(32)) for restarts in counted)
+    written = {path.name for path in (smoke / "report").iterdir()}
+    assert {"sigma.png", "dimension.png"} <= written
+
+
+def test_solved_is_right_on_all_rows(smoke):
+    rows = trials_of(smoke).set_index("trial")
+    seen = set()
+    for centre in ("layers", "solution", "trap"):
+        for trial, params in snapshots.load(smoke, f"centre={centre}").items():
+            ends = np.float64(ravel_pytree(params)[0])
+            told, correct = rows.loc[trial], right(ends)
+            seen.add((correct.sum() == 4, told["steps"] < 200))
+            for split in ("train", "valid", "test"):
+                assert told[f"{split}/solved"] == correct.all()
+                assert told[f"{split}/accuracy"] == correct.mean()
+            np.testing.assert_allclose(
+                told["train/loss"], loss_and_gradient(ends)[0], rtol=1e-3, atol=1e-6
+            )
+            assert told["status"] == ("stopped" if told["steps"] < 200 else told["status"])
+            assert told["steps"] == 200 or correct.all(), "only a solved one stops"
+    assert {(True, True), (False, False)} <= seen
+
+
+# The points
+
+
+def test_the_table_throws_and_grows():
+    table = points()
+    assert table[0] == {"group": "baseline"}
+    assert SIGMAS == (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    thrown = {(p["centre"], p["sigma"]) for p in table if "centre" in p}
+    assert thrown == set(itertools.product(("zero", "solution", "trap"), SIGMAS))
+    others = {p["group"]: p for p in table if "problem" in p}
+    assert len(table) == 1 + 18 + len(others)
+    for bits in (3, 4, 5):
+        point = others.pop(f"{bits} bits")
+        assert (point["problem"], point["hidden"]) == (f"parity-{bits}", str(bits))
+    for hidden in ("8", "16", "8-8"):
+        assert others.pop(f"spirals, {hidden}")["hidden"] == hidden
+    for depth in (1, 2, 4, 8):
+        point = others.pop(f"{depth} narrow layers")
+        assert len(set(point["hidden"].split("-"))) == 1
+        assert len(point["hidden"].split("-")) == depth
+        assert (point["problem"], point["activation"]) == ("moons", "relu")
+    assert not others
+    assert points("--restarts", 2) == table
+    quick = points("--preset", "smoke")
+    assert [p["group"] for p in quick] == [
+        "baseline", *["σ around solution"] * 6, *["σ around trap"] * 6,
+    ]  # fmt: skip
+    assert {p.get("steps", 200) for p in quick} == {200}
+
+
+AXES = {"problem": ("parity-3", "moons"), "hidden": ("2", "3-3"), "activation": ("relu", "tanh"),
+        "centre": ("zero", "trap"), "sigma": (0.5, 2.0), "learning_rate": (0.5, 2.0),
+        "momentum": (0.0, 0.5), "steps": (10, 20), "eval_every": (5, 10), "patience": (2.0, 3.0),
+        "min_delta": (0.0, 0.1), "fix": ("init", "order")}  # fmt: skip
+
+
+def test_every_field_is_an_axis():
+    """Its values, and no others, each with the same rest of the table."""
+    assert AXES.keys() == field_specs(Config).keys()
+    for name, values in AXES.items():
+        if name in ("steps", "eval_every"):  # rows may set their own
+            continue
+        table = points("--" + name.replace("_", "-"), *values)
+        rest = [
+            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
+            for value in values
+        ]
+        assert rest[0] == rest[1], name
+        assert len(rest[0]) * 2 == len(table), name
+
+
+# The claims
+
+
+def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
+    untrained(monkeypatch)
+    judged = judge_all(CLAIMS, Table(smoke))
+    possible = {"stay-near-a-solution", "go-far-from-a-trap"}
+    assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
+    assert {j.verdict for j in judged if not j.parts} == {"inconclusive"}
+
+
+THROWN = {  # (centre, σ of more, σ of fewer)
+    "stay-near-a-solution": [("solution", 0.1, 10.0)],
+    "go-far-from-a-trap": [("trap", 3.0, 0.1)],
+    "too-far-is-lost": [("zero", 1.0, 0.03), ("zero", 1.0, 10.0)],
+}
+GROUPS = {
+    "dimension-needs-restarts": [("baseline", "3 bits"), ("3 bits", "4 bits"),
+                                 ("4 bits", "5 bits")],
+    "two-more-bits-need-restarts": [("baseline", "4 bits"), ("3 bits", "5 bits")],
+}  # fmt: skip
+DEEPER = [(f"{n} narrow layers", f"{2 * n} narrow layers") for n in (1, 2, 4)]
+NARROW = "narrow-and-deep-needs-restarts"
+
+
+def solved(rows) -> np.ndarray:
+    return rows.sort_values("restart")["train/solved"].to_numpy(np.float64)
+
+
+@pytest.mark.parametrize("name", THROWN)
+def test_two_throws_around_a_centre_are_compared(short, name):
+    rows, found = trials_of(short), effects(escape, name, Table(short))
+    for effect, (centre, more, fewer) in zip(found, THROWN[name], strict=True):
+        a, b = (
+            solved(rows[(rows["centre"] == centre) & np.isclose(rows["sigma"], sigma)])
+            for sigma in (more, fewer)
+        )
+        assert len(a) == 16
+        np.testing.assert_array_equal(effect.values, a - b)
+        assert effect.expected == POSITIVE
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_fewer_starts_solve_more_bits(short, name):
+    rows, found = trials_of(short), effects(escape, name, Table(short))
+    for effect, (more, fewer) in zip(found, GROUPS[name], strict=True):
+        a, b = (solved(rows[rows["group"] == group]) for group in (more, fewer))
+        np.testing.assert_array_equal(effect.values, a - b)
+        assert effect.expected == POSITIVE
+
+
+def test_every_claim_is_tested_here(short, monkeypatch):
+    untrained(monkeypatch)
+    assert {claim.id for claim in CLAIMS} == THROWN.keys() | GROUPS.keys() | {NARROW}
+    judged = judge_all(CLAIMS, Table(short))
+    assert {j.claim.id for j in judged if not j.parts} == {NARROW}, "two depths are missing"
+
+
+def test_every_depth_is_compared_with_twice_as_many_layers():
+    names = {point["group"]: point["group"] for point in points()}
+    table = SimpleNamespace(
+        named=names,
+        settings={name: {"group": name} for name in names},
+        differences=lambda a, b, column: (a, b, column),
+    )
+    found = effects(escape, NARROW, table)
+    assert [effect.values for effect in found] == [(a, b, "train/solved") for a, b in DEEPER]
+
+
+def test_needed_restarts_are_the_binomial_formula():
+    """After k starts of which each is solved with probability p, (1 − p)^k fail all."""
+    for p in (0.001, 0.1, 0.5, 0.9, 0.999):
+        middle, low, high = needed(Interval(p, p / 2, (1 + p) / 2, n=100))
+        np.testing.assert_allclose((1 - p) ** middle, 0.01, rtol=1e-9)
+        np.testing.assert_allclose((1 - (1 + p) / 2) ** low, 0.01, rtol=1e-9)
+        np.testing.assert_allclose((1 - p / 2) ** high, 0.01, rtol=1e-9)
+        assert low < middle < high
+    assert needed(Interval(1.0, 0.9, 1.0, n=9))[:2] == (1.0, 1.0)
+    assert needed(Interval(0.0, 0.0, 0.3, n=9))[0] == needed(Interval(0.0, 0.0, 0.3, n=9))[2]
+    assert np.isinf(needed(Interval(0.0, 0.0, 0.3, n=9))[0])
+    np.testing.assert_allclose(needed(Interval(0.5, 0.4, 0.6, n=9), failure=0.25)[0], 2)
+
+
+def test_figures_show_every_centre_and_problem(short):
+    drawn = escape.figures(Table(short))
+    (ax,) = [ax for ax in drawn["sigma"].axes if ax.has_data()]
+    assert len(ax.get_legend_handles_labels()[1]) == 3
+    (ax,) = [ax for ax in drawn["dimension"].axes if ax.has_data()]
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert shown == [*(f"{n} bits" for n in BITS), "1 narrow layers", "2 narrow layers"]

@@ -1,0 +1,416 @@
+"""The study of ways to descend: protocols, rates and one step by hand; what claims compute."""
+
+import json
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablax.config import field_specs
+from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
+from ablax.report.tables import Table
+from ablax.task import at_step, examples
+from experiments import _run, optimization
+from experiments.optimization import (
+    BATCH,
+    CLAIMS,
+    CLIFF,
+    EXAMPLES,
+    MOMENTA,
+    PRESETS,
+    RATES,
+    TIMED,
+    Config,
+    batch_group,
+    epochs,
+    noisy,
+    whole,
+)
+from tests.experiments import studies
+from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+
+launch = partial(studies.launch, "optimization")
+points = partial(studies.points_of, optimization, "optimization")
+SCHEDULES = ("inverse_sqrt", "step_decay", "exponential", "linear", "cosine")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Two rates of what the claims about batches and rates compare, by a small network."""
+    timed = {"group": TIMED, "batch_size": EXAMPLES, "steps": 80, "eval_every": 4}
+    whole_set = {"group": batch_group(EXAMPLES), "batch_size": EXAMPLES, "steps": 4}
+    table = [
+        *({"group": "constant", "learning_rate": rate} for rate in (CLIFF[0], 0.1, CLIFF[-1])),
+        *({**timed, "learning_rate": rate} for rate in (0.1, 1.0)),
+        *({**whole_set, "eval_every": 1, "learning_rate": rate} for rate in (0.1, 1.0)),
+        *({"group": "momentum 0.9", "momentum": 0.9, "learning_rate": r} for r in (0.03, 0.3)),
+        *({"group": "momentum 0.5", "momentum": 0.5, "learning_rate": r} for r in (0.03, 0.3)),
+    ]
+    table = [{"steps": 64, "eval_every": 4} | point for point in table]
+    out = tmp_path_factory.mktemp("short") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimization, "points", lambda config: table)
+        patch.setattr(_run, "write_report", lambda *_: (out, []))
+        return launch(out, "--restarts", 4)
+
+
+# Protocols
+
+
+@pytest.mark.parametrize("n", [1, 20, 200, 400])
+@pytest.mark.parametrize("batch", [4, 32, 256, EXAMPLES])
+def test_epochs_are_examples_seen(n, batch):
+    found = epochs(n, batch)
+    assert found["steps"] == 20 * found["eval_every"]
+    exact = n * EXAMPLES / batch
+    if exact % 20 == 0:
+        assert found["steps"] == exact
+    else:  # evaluated twenty times: the nearest number of steps that allows it
+        assert abs(found["steps"] - exact) <= max(10, 20 - exact)
+
+
+def seen(point: dict, config: Config) -> int:
+    return point.get("steps", config.steps) * point.get("batch_size", config.batch_size)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_all_batches_see_as_many_examples(preset):
+    config = PRESETS[preset].config
+    counted = {}
+    for point in points("--preset", preset):
+        counted.setdefault(point["group"], set()).add(seen(point, config))
+    assert all(len(found) == 1 for found in counted.values()), "at every rate"
+    longer = {TIMED, *(whole(name, b) for name in ("momentum", "nesterov") for b in MOMENTA)}
+    total = {"default": 20, "paper": 200}[preset] * 1024
+    for group, (examples_seen,) in counted.items():
+        assert examples_seen == total * (20 if group in longer else 1), group
+    assert {batch_group(b) for b in (4, 256, EXAMPLES)} <= counted.keys()
+
+
+def test_the_table_has_every_method_at_several_rates():
+    table = points()
+    rates: dict[str, list[float]] = {}
+    for point in table:
+        rates.setdefault(point["group"], []).append(point.get("learning_rate", 0.1))
+    assert rates.pop("baseline") == [0.1]
+    assert sorted([*rates.pop("constant"), 0.1]) == sorted({*CLIFF, *RATES})
+    assert rates.pop("adam") == [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+    for name in ("momentum 0.99", "nesterov 0.99"):
+        assert rates.pop(name) == [1e-4, 1e-3, 0.01, 0.03, 0.1]
+    assert set(map(tuple, rates.values())) == {(0.01, 0.03, 0.1, 0.3, 1.0, 3.0)}
+    batches = {"batches of 4", "batches of 256", "all at once", TIMED}
+    betas = {f"{name} {b:g}" for name in ("momentum", "nesterov") for b in (0.5, 0.9, 0.95)}
+    wholes = {f"all at once, {name}" for name in {*betas, "momentum 0.99", "nesterov 0.99"}}
+    labels = {noisy(name) for name in ("constant", *SCHEDULES)}
+    assert rates.keys() == batches | betas | wholes | set(SCHEDULES) | labels
+    assert len({json.dumps(point, sort_keys=True) for point in table}) == len(table)
+    for point in table:
+        beta = point["group"].split(" ")[-1]
+        if point.get("optimizer") != "adam" and "momentum" in point:
+            assert float(beta) == point["momentum"]
+        assert ("nesterov" in point["group"]) == (point.get("optimizer") == "nesterov")
+        assert point.get("label_noise", 0) == (0.2 if "labels" in point["group"] else 0)
+        assert point.get("schedule", "constant") in (*SCHEDULES, "constant")
+
+
+def test_a_smoke_study_is_two_points():
+    assert points("--preset", "smoke") == [
+        {"group": "baseline"},
+        {"group": "adam", "optimizer": "adam"},
+    ]
+
+
+AXES = {"optimizer": ("adam", "sgd"), "schedule": ("cosine", "linear"), "batch_size": (16, 32),
+        "width": (4, 8), "learning_rate": (0.1, 0.2), "momentum": (0.1, 0.2),
+        "label_noise": (0.0, 0.5), "steps": (10, 20), "eval_every": (5, 10),
+        "patience": (2.0, 3.0), "min_delta": (0.0, 0.1), "fix": ("init", "order")}  # fmt: skip
+
+
+def test_every_field_is_an_axis():
+    """Its values, and no others, each with the same rest of the table."""
+    assert AXES.keys() == field_specs(Config).keys()
+    for name, values in AXES.items():
+        if name in ("steps", "eval_every"):  # rows may set their own
+            continue
+        table = points("--" + name.replace("_", "-"), *values)
+        rest = [
+            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
+            for value in values
+        ]
+        assert rest[0] == rest[1], name
+        assert len(rest[0]) * 2 == len(table), name
+
+
+# One step, and the rates
+
+
+def softmax_gradient(params, x, y):
+    """Of the mean cross-entropy of a ReLU network with one hidden layer."""
+    hidden, output = params["hidden_0"], params["output"]
+    z = x @ hidden["weight"].T + hidden["bias"]
+    h = np.maximum(z, 0)
+    scores = h @ output["weight"].T + output["bias"]
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    d = (p - np.eye(10)[y]) / len(y)
+    back = d @ output["weight"] * (z > 0)
+    loss = -np.log(p[range(len(y)), y]).mean()
+    return loss, {
+        "hidden_0": {"weight": back.T @ x, "bias": back.sum(axis=0)},
+        "output": {"weight": d.T @ h, "bias": d.sum(axis=0)},
+    }
+
+
+def begun(config: Config):
+    """(task, trial, its data, its start), by all examples at once: the order does not matter."""
+    task, trial = task_of(optimization, config), trial_of(config)
+    training = {name: part for name, part in task.data.items() if name != "test"}
+    data = jax.tree.map(jnp.asarray, task.view(trial, training))
+    return task, trial, data, task.init(trial, data)
+
+
+def rates_of(config: Config, at: range) -> list[float]:
+    """How far the first bias of the output goes, in its gradient: the rate, without momentum."""
+    task, trial, data, state = begun(config)
+    step = jax.jit(task.step)
+    x, y = map(np.array, examples(data["train"]))
+    found = []
+    for i in range(at.stop):
+        moved, _ = step(state, at_step(trial, jnp.int32(i)), data)
+        if i in at:
+            before = jax.tree.map(np.float64, state.params)
+            _, slopes = softmax_gradient(before, np.float64(x).reshape(len(x), -1), y)
+            change = np.float64(moved.params["output"]["bias"]) - before["output"]["bias"]
+            slope = slopes["output"]["bias"]
+            found.append(-(change @ slope) / (slope @ slope))
+        state = moved
+    return found
+
+
+N = 40
+FORMULAS = {  # of the rate at step n, as a share of the first
+    "constant": lambda n: 1.0,
+    "inverse_sqrt": lambda n: 1 / np.sqrt(1 + n / (N / 20)),
+    "step_decay": lambda n: 0.5 ** (n // (N // 5)),
+    "exponential": lambda n: 0.01 ** (n / N),
+    "linear": lambda n: 1 - n / N,
+    "cosine": lambda n: (1 + np.cos(np.pi * n / N)) / 2,
+}
+
+
+@pytest.mark.parametrize("schedule", FORMULAS)
+def test_rates_from_first_to_last(schedule):
+    config = Config(schedule=schedule, batch_size=EXAMPLES, width=4, learning_rate=0.5, steps=N)
+    found = rates_of(config, range(N))
+    expected = [0.5 * FORMULAS[schedule](n) for n in range(N)]
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-4)
+    ends = {"constant": 1, "inverse_sqrt": 0.22, "step_decay": 1 / 16, "exponential": 0.0112,
+            "linear": 1 / 40, "cosine": 0.0015}  # fmt: skip
+    np.testing.assert_allclose(found[-1] / found[0], ends[schedule], rtol=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "nesterov"])
+def test_a_few_steps_are_the_formula(optimizer):
+    config = Config(optimizer=optimizer, batch_size=EXAMPLES, width=4, momentum=0.8)
+    task, trial, data, state = begun(config)
+    x, y = map(np.array, examples(data["train"]))
+    assert len(x) == 1024
+    x = np.float64(x).reshape(len(x), -1)
+    w = jax.tree.map(np.float64, state.params)
+    v, step = jax.tree.map(np.zeros_like, w), jax.jit(task.step)
+    for i in range(4):
+        loss, g = softmax_gradient(w, x, y)
+        v = jax.tree.map(lambda v, g: 0.8 * v - 0.1 * g, v, g)
+        ahead = jax.tree.map(lambda v, g: 0.8 * v - 0.1 * g, v, g)
+        w = jax.tree.map(np.add, w, ahead if optimizer == "nesterov" else v)
+        state, told = step(state, at_step(trial, jnp.int32(i)), data)
+        np.testing.assert_allclose(told["loss"], loss, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(w), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+
+
+def test_what_is_chosen_by_is_what_is_trained_on():
+    """Also where labels are random: those, and not the true ones."""
+    clean = begun(Config())[2]
+    for share in (0.0, 0.2, 1.0):
+        data = begun(Config(label_noise=share))[2]
+        rows = data["train"].rows
+        for name in ("x", "rows"):
+            assert np.array_equal(getattr(data["valid"], name), getattr(data["train"], name))
+        trained_on, chosen_by = (np.array(data[name].y) for name in ("train", "valid"))
+        assert np.array_equal(trained_on, chosen_by)
+        true = np.array(clean["train"].y)
+        changed = (trained_on != true).mean()
+        np.testing.assert_allclose(changed, 0.9 * share, atol=4 * 0.5 / np.sqrt(len(true)))
+        assert len(np.unique(rows)) == 1024
+
+
+# The claims
+
+
+def test_every_network_is_trained_once(smoke):
+    rows = trials_of(smoke)
+    assert len(rows) == rows["trial"].nunique() == 6
+    assert set(rows["status"]) == {"done"}
+    assert rows.groupby("group")["restart"].apply(sorted).to_dict() == {
+        "baseline": [0, 1, 2], "adam": [0, 1, 2]}  # fmt: skip
+    np.testing.assert_array_equal(rows["valid/loss"], rows["train/loss"])
+    assert (rows["best_step"] == rows["steps"]).all(), "the last network counts"
+    written = {path.name for path in (smoke / "report").iterdir()}
+    assert {"cliff.png", "methods.png"} <= written
+    assert "batches.png" not in written
+
+
+def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
+    untrained(monkeypatch)
+    judged = judge_all(CLAIMS, Table(smoke))
+    assert not any(judgement.parts for judgement in judged)
+    assert {judgement.verdict for judgement in judged} == {"inconclusive"}
+
+
+AFTER_DECAY = [name for name in FORMULAS if name != "constant"]
+COMPARED = {
+    "stochastic-beats-batch-at-equal-epochs": [
+        (name, "all at once") for name in ("constant", "batches of 4", "batches of 256")
+    ],
+    "decay-helps": [(name, "constant") for name in AFTER_DECAY],
+    "momentum-speeds-descent": [(f"momentum {b}", "constant") for b in (0.5, 0.9)],
+    "momentum-speeds-batch-descent": [
+        (f"all at once, momentum {b}", "all at once, for as long") for b in (0.5, 0.9)
+    ],
+    "nesterov-is-better-at-high-momentum": [
+        (f"all at once, nesterov {b}", f"all at once, momentum {b}") for b in (0.95, 0.99)
+    ],
+    "adam-beats-plain-descent": [("adam", "constant")],
+}
+RANDOM_LABELS = [(noisy(name), noisy("constant")) for name in AFTER_DECAY]
+
+
+def every_method() -> SimpleNamespace:
+    """A table that has every method, and tells who was compared."""
+    methods = {point["group"]: point["group"] for point in points()}
+    return SimpleNamespace(
+        methods=lambda **where: methods,
+        trials={"train/loss"},
+        settings={name: {"group": name} for name in methods},
+        differences=lambda a, b, column: (a, b, column),
+    )
+
+
+@pytest.mark.parametrize("name", [*COMPARED, "labels"])
+def test_who_is_compared_in_training_loss(name):
+    """And every method that a claim compares is one of the table's."""
+    expected = COMPARED.get(name, RANDOM_LABELS)
+    if name == "labels":
+        (name,) = [claim.id for claim in CLAIMS if claim.id.startswith("decay-helps-with")]
+    found = effects(optimization, name, every_method())
+    assert [effect.values for effect in found] == [(a, b, "train/loss") for a, b in expected]
+    assert {effect.expected for effect in found} == {NEGATIVE}
+
+
+RATE_CLAIMS = {"too-small-a-rate-is-slow": CLIFF[0], "too-large-a-rate-overshoots": CLIFF[-1]}
+
+
+def test_every_claim_is_tested_here():
+    others = {"stochastic-beats-batch-at-equal-time"}
+    known = COMPARED.keys() | RATE_CLAIMS.keys() | others
+    (labels,) = {claim.id for claim in CLAIMS} - known
+    assert labels.startswith("decay-helps-with")
+
+
+def test_methods_are_compared_at_the_rate_that_the_others_choose(short):
+    expected = [("train/loss", f"momentum {b}", "constant", NEGATIVE, {}) for b in (0.5, 0.9)]
+    studies.check_differences(
+        optimization, "momentum-speeds-descent", Table(short), expected, "train/loss", -1
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RATE_CLAIMS)
+def test_extreme_rates_are_compared_with_the_best_one(short, name):
+    rows = trials_of(short)
+    line = rows[(rows["group"] == "constant")]
+    worse = line[np.isclose(line["learning_rate"], RATE_CLAIMS[name])].sort_values("restart")
+    best = studies.by_the_others(rows, "constant", "train/loss", "train/loss", -1)
+    (effect,) = effects(optimization, name, Table(short))
+    values = worse["train/loss"].to_numpy(np.float64) - best.to_numpy()
+    np.testing.assert_allclose(effect.values, values, rtol=1e-9)
+    assert effect.expected == POSITIVE
+    assert (effect.values > 0).all()
+
+
+def with_clock(table: Table, of_batch: float, of_all: float) -> Table:
+    """The table, by a clock that says how long a step of each took."""
+    said = []
+    for size, cost in [(BATCH, of_batch), (EXAMPLES, of_all)]:
+        rows = table.trials[table.trials["batch_size"] == size]
+        program = f"batch_size={size}"  # the only static that differs in this study
+        said.append((program, "seconds training", cost * rows["steps"].sum()))
+    others = [("batch_size=3", "seconds training", 99.0), (said[0][0], "seconds compiling", 99.0)]
+    said = [*others, *said]
+    table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
+    return table
+
+
+def curves_by_the_others(out, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, [restarts, evaluations]) of the rate that the other restarts choose."""
+    rows, curves = trials_of(out), pd.read_parquet(out / "curves.parquet")
+    chosen = studies.by_the_others(rows, group, "learning_rate", "train/loss", -1)
+    ways = []
+    for restart, rate in chosen.items():
+        here = (rows["group"] == group) & (rows["restart"] == restart)
+        (trial,) = rows.loc[here & np.isclose(rows["learning_rate"], rate), "trial"]
+        ways.append(curves[curves["trial"] == trial].sort_values("step"))
+    steps = ways[0]["step"].to_numpy()
+    return steps, np.stack([way["train/loss"].to_numpy(np.float64) for way in ways])
+
+
+@pytest.mark.parametrize(
+    ("of_batch", "of_all", "ends"),
+    [
+        (1.0, 1.0, (64, 64)),  # the 80 steps of all examples are cut at 64
+        (1.0, 4.0, (64, 16)),
+        (4.0, 1.0, (20, 80)),
+        (4.0, 1.1, (20, 80)),  # 88 seconds: 22 steps, of which the evaluation at 20 is the last
+    ],
+)
+def test_equal_time_is_what_both_have_had(short, of_batch, of_all, ends):
+    table = with_clock(Table(short), of_batch, of_all)
+    (effect,) = effects(optimization, "stochastic-beats-batch-at-equal-time", table)
+    at = []
+    for group, end in zip(("constant", TIMED), ends, strict=True):
+        steps, values = curves_by_the_others(short, group)
+        (place,) = np.flatnonzero(steps == end)
+        at.append(values[:, place])
+    np.testing.assert_allclose(effect.values, at[0] - at[1], rtol=1e-9)
+    assert effect.expected == NEGATIVE
+
+
+def test_seconds_of_a_step_are_all_seconds_over_all_steps(short):
+    table = with_clock(Table(short), 3.0, 7.0)
+    assert optimization.seconds_per_step(table) == pytest.approx({BATCH: 3.0, EXAMPLES: 7.0})
+
+
+def test_both_batches_are_drawn_against_epochs_and_time(short):
+    figure = optimization.batch_figure(with_clock(Table(short), 1.0, 1.0))
+    assert figure is not None
+    left, right = (ax for ax in figure.axes if ax.has_data())
+    _, names = left.get_legend_handles_labels()
+    assert set(names) == {"batches of 32", "all at once", TIMED}
+    lines = {line.get_label(): line.get_xdata() for line in left.lines}
+    np.testing.assert_allclose(lines["batches of 32"][-1], 2)
+    np.testing.assert_allclose(lines[TIMED][-1], 80)
+    assert right.get_xscale() == "log"
+
+
+def test_a_batch_above_the_training_examples_is_refused(capsys):
+    assert studies.main(["optimization", "--batch-size", "1025", "--plan"]) == 2
+    assert "--batch-size" in capsys.readouterr().err
