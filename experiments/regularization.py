@@ -284,7 +284,7 @@ def gain(table: Table) -> list[Effect] | None:
     points = [p for p, s in table.settings.items() if s["dropout_rate"] and s["group"] == "dropout"]
     return [
         Effect(
-            table.values(point, "dropout_gain").to_numpy(np.float64) - 1,
+            table.numbers(point, "dropout_gain") - 1,
             f"(mean score with dropout) / (score without) − 1: {point}",
             (-0.02, 0.02),
         )

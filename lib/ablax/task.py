@@ -219,7 +219,7 @@ def supervised(
         return {**data, "train": Subset(x, y, train), "valid": Subset(x, y, valid), **streams}
 
     def apply(params: PyTree, *inputs: Any, **options: Any) -> Any:
-        return cast(Array, model.apply({"params": params}, *inputs, **options))
+        return model.apply({"params": params}, *inputs, **options)
 
     def outputs_in_training(
         params: PyTree, trial: Trial, key: Key[Array, ""], x: Array, **options: Any

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.config import as_traced, statics_of
+from ablax.config import as_traced, field_specs, statics_of
 from ablax.report.tables import Table
 from ablax.sweep import engine
 from ablax.sweep import run as launched
@@ -103,3 +103,26 @@ def points_of(module: Any, name: str, *typed: object) -> list[dict[str, Any]]:
     from ablax import flags
 
     return module.points(flags.parse(name, module, list(map(str, typed))).config)
+
+
+def check_axes(
+    module: Any, points: Any, axes: dict[str, tuple], rows_set: Sequence[str] = ()
+) -> None:
+    """Every field of the Config is an axis: its values, and no others, with the same rest each.
+
+    Args:
+        points: a command line's points, as `points_of`.
+        axes: {field: two values}, of all fields.
+        rows_set: fields that rows of the table may set for themselves.
+    """
+    assert axes.keys() == field_specs(module.Config).keys()
+    for name, values in axes.items():
+        if name in rows_set:
+            continue
+        table = points("--" + name.replace("_", "-"), *values)
+        rest = [
+            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
+            for value in values
+        ]
+        assert rest[0] == rest[1], name
+        assert len(rest[0]) * 2 == len(table), name

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from ablax.activations import activation
-from ablax.config import field_specs
 from ablax.data.order import epoch_rows
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
 from ablax.report.tables import Table
@@ -231,15 +230,7 @@ AXES = {"activation": ("elu", "relu"), "depth": (2, 3), "width": (4, 8), "batch_
 
 def test_every_field_is_an_axis():
     """Its values, and no others, each with the same rest of the table."""
-    assert AXES.keys() == field_specs(Config).keys()
-    for name, values in AXES.items():
-        table = points("--" + name.replace("_", "-"), *values)
-        rest = [
-            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
-            for value in values
-        ]
-        assert rest[0] == rest[1], name
-        assert len(rest[0]) * 2 == len(table), name
+    studies.check_axes(activations, points, AXES)
 
 
 # The claims

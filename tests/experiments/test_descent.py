@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.config import field_specs
 from ablax.data import load, split
 from ablax.report.claims import NEGATIVE, judge_all
 from ablax.report.tables import Table
@@ -225,15 +224,7 @@ AXES = {"surface": (HUMP, VALLEY), "optimizer": ("adam", "sgd"), "learning_rate"
 
 def test_every_field_is_an_axis():
     """Its values, and no others, each with the same rest of the table."""
-    assert AXES.keys() == field_specs(Config).keys()
-    for name, values in AXES.items():
-        table = points("--" + name.replace("_", "-"), *values)
-        rest = [
-            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
-            for value in values
-        ]
-        assert rest[0] == rest[1], name
-        assert len(rest[0]) * 2 == len(table), name
+    studies.check_axes(descent, points, AXES)
 
 
 # The claims

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ablax.config import field_specs
 from ablax.report.claims import POSITIVE, judge_all
 from ablax.report.statistics import Interval
 from ablax.report.tables import Table
@@ -231,17 +230,7 @@ AXES = {"problem": ("parity-3", "moons"), "hidden": ("2", "3-3"), "activation": 
 
 def test_every_field_is_an_axis():
     """Its values, and no others, each with the same rest of the table."""
-    assert AXES.keys() == field_specs(Config).keys()
-    for name, values in AXES.items():
-        if name in ("steps", "eval_every"):  # rows may set their own
-            continue
-        table = points("--" + name.replace("_", "-"), *values)
-        rest = [
-            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
-            for value in values
-        ]
-        assert rest[0] == rest[1], name
-        assert len(rest[0]) * 2 == len(table), name
+    studies.check_axes(escape, points, AXES, ("steps", "eval_every"))
 
 
 # The claims

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.config import field_specs
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
 from ablax.report.tables import Table
 from ablax.task import at_step, examples
@@ -137,17 +136,7 @@ AXES = {"optimizer": ("adam", "sgd"), "schedule": ("cosine", "linear"), "batch_s
 
 def test_every_field_is_an_axis():
     """Its values, and no others, each with the same rest of the table."""
-    assert AXES.keys() == field_specs(Config).keys()
-    for name, values in AXES.items():
-        if name in ("steps", "eval_every"):  # rows may set their own
-            continue
-        table = points("--" + name.replace("_", "-"), *values)
-        rest = [
-            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
-            for value in values
-        ]
-        assert rest[0] == rest[1], name
-        assert len(rest[0]) * 2 == len(table), name
+    studies.check_axes(optimization, points, AXES, ("steps", "eval_every"))
 
 
 # One step, and the rates

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ablax.config import field_specs
 from ablax.data.order import epoch_rows
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
 from ablax.report.tables import Table
@@ -268,17 +267,7 @@ AXES = {"hidden": (2, 5), "batch_size": (1, 4), "learning_rate": (0.5, 2.0),
 
 def test_every_field_is_an_axis():
     """Its values, and no others, each with the same rest of the table."""
-    assert AXES.keys() == field_specs(Config).keys()
-    for name, values in AXES.items():
-        if name in ("steps", "eval_every"):  # rows may set their own
-            continue
-        table = points("--" + name.replace("_", "-"), *values)
-        rest = [
-            [{k: v for k, v in p.items() if k != name} for p in table if p[name] == value]
-            for value in values
-        ]
-        assert rest[0] == rest[1], name
-        assert len(rest[0]) * 2 == len(table), name
+    studies.check_axes(random_restarts, points, AXES, ("steps", "eval_every"))
 
 
 def test_a_batch_above_the_truth_table_is_refused(capsys):

@@ -92,7 +92,7 @@ def ablation(table: Table) -> list[Row]:
         if (baseline, group) in compared:
             differences = table.differences(chosen, baseline, column)
             versus = _compared(baseline, differences, sign, table.significance / len(compared))
-        values = table.values(chosen, column).to_numpy(np.float64)
+        values = table.numbers(chosen, column)
         rows.append(
             Row(
                 group,
@@ -180,7 +180,7 @@ def points_frame(table: Table) -> pd.DataFrame:
         line |= {"n": len(statuses), "diverged": statuses.count("diverged")}
         for column in columns:
             line |= _ends(column, table.interval(point, column))
-        values = table.values(point, headline).to_numpy(np.float64)
+        values = table.numbers(point, headline)
         line |= _ends(f"{headline} median", bootstrap_interval(values, median))
         line |= _ends(
             f"{headline} interquartile mean", bootstrap_interval(values, interquartile_mean)

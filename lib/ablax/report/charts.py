@@ -55,7 +55,7 @@ def strips(table: Table, rows: Sequence[Row]) -> Figure:
     figure, (ax,) = panels(1, width=7.2, height=1.2 + 0.34 * len(rows))
     labels = []
     for place, row in enumerate(rows):
-        values = table.values(row.chosen, column).to_numpy(np.float64)
+        values = table.numbers(row.chosen, column)
         bold = row.significant(table.significance)
         colour = "0.35" if row.versus is None else COLOURS[0]
         # The same values always lie in the same places: in the order of the restarts.
@@ -88,7 +88,7 @@ def profiles(table: Table, rows: Sequence[Row]) -> Figure:
     figure, grid = _by_baseline(table, rows)
     for ax, (_, shown) in zip(grid, _leading(table, rows).items(), strict=True):
         for number, row in enumerate(shown):
-            values = np.sort(table.values(row.chosen, column).to_numpy(np.float64))
+            values = np.sort(table.numbers(row.chosen, column))
             n = len(values)
             if not n:
                 continue
@@ -123,7 +123,7 @@ def budget(table: Table, rows: Sequence[Row]) -> Figure:
     figure, grid = _by_baseline(table, rows)
     for ax, (_, shown) in zip(grid, _leading(table, rows).items(), strict=True):
         for number, row in enumerate(shown):
-            values = table.values(row.chosen, column).to_numpy(np.float64)
+            values = table.numbers(row.chosen, column)
             if not len(values):
                 continue
             ks = np.unique(np.geomspace(1, len(values), 12).round().astype(int))
@@ -349,7 +349,7 @@ def complexity(ax: Axes, table: Table, point: str, metric: str | None = None) ->
         ax.plot(wide.index, wide, color=COLOURS[number], alpha=0.15, linewidth=0.7)
         mean = wide.dropna().mean(axis=1)
         ax.plot(mean.index, mean, color=COLOURS[number], linewidth=2, label=label)
-    stop = mean_interval(table.values(point, "best_step").to_numpy(float)).estimate
+    stop = mean_interval(table.numbers(point, "best_step")).estimate
     ax.axvline(stop, color="black", linestyle=":", label=f"selected: step {stop:.0f}")
     ax.set(title=point, xlabel="steps", ylabel=f"{name} (log scale)")
     if any(np.nanmax(line.get_ydata(), initial=0.0) > 0 for line in ax.lines[:-1]):

@@ -209,7 +209,8 @@ class Table:
         """The trials of a point by restart; of a choice, those that stand for it."""
         if isinstance(point, str):
             return self.of(point)["trial"].to_list()
-        each = {name: self.of(name).set_index("restart")["trial"] for name in self.settings}
+        names = set(point.by_restart.values())
+        each = {name: self.of(name).set_index("restart")["trial"] for name in names}
         return [str(each[name][restart]) for restart, name in point.by_restart.items()]
 
     def curve(self, point: str | Chosen, column: str) -> pd.DataFrame:
