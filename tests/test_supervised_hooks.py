@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from ablax import losses, optimizers
-from ablax.data import split
+from ablax.data import load, split
 from ablax.data.generated import blobs
+from ablax.data.noise import relabelled
 from ablax.data.order import epoch_rows
+from ablax.errors import UserError
 from ablax.models.mlp import MLP
 from ablax.sweep import engine
 from ablax.sweep.device import training_data
-from ablax.task import supervised
+from ablax.task import examples, supervised
 from tests.sweep.toys import SHORT, engine_of, run
 
 RATE, L2 = 0.2, 0.3
@@ -242,3 +244,44 @@ def test_a_network_trains_with_both_its_rates():
     assert_close(plain, off)
     for other in (units, features):
         assert np.abs(other[HIDDEN]["weight"] - plain[HIDDEN]["weight"]).max() > 1e-3
+
+
+# label_noise
+
+
+def labels(task, **changes):
+    """The labels of the training split, as a trial sees them, and all that it sees."""
+    trial = trial_of(**changes)
+    seen = task.view(trial, training_data(task))
+    return np.asarray(examples(seen["train"])[1]), seen, trial
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_a_share_of_the_training_labels_is_drawn_anew(resample):
+    plain, seen, _ = labels(task_of(resample=resample))
+    noisy = task_of(resample=resample, label_noise=lambda hparams: hparams.l2)
+    drawn, watched, trial = labels(noisy, l2=0.5)
+    pool = relabelled(trial.rng("noise"), seen["train"].y, 0.5, len(SPLITS.classes))
+    expected = pool[seen["train"].rows] if resample else pool
+    np.testing.assert_array_equal(drawn, expected)
+    assert 10 < (drawn != plain).sum() < 60
+    np.testing.assert_array_equal(*(examples(s["valid"])[1] for s in (seen, watched)))
+    np.testing.assert_array_equal(labels(noisy, l2=0.0)[0], plain)
+
+
+def test_the_step_learns_the_labels_that_were_drawn():
+    task = task_of(label_noise=lambda hparams: hparams.l2)
+    before, after, metrics, (x, y) = one_step(task, l2=1.0)
+    assert_close(metrics, {"loss": loss_of(before, x, y)})
+    gradient = jax.jit(jax.grad(loss_of))(before, x, y)
+    assert_close(after, jax.tree.map(lambda p, g: p - RATE * g, before, gradient))
+    assert not np.array_equal(y, one_step(task, l2=0.0)[3][1])
+
+
+def test_numbers_are_no_labels():
+    regression = split(load("diabetes"), seed=0)
+    with pytest.raises(UserError, match="classes"):
+        supervised(
+            MLP((4,), 1), regression, loss=losses.loss("mse"), batch_size=8,
+            optimizer=lambda trial: optimizers.sgd(0.1), label_noise=lambda hparams: hparams.l2,
+        )  # fmt: skip

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from ablax.data.noise import relabelled
 from ablax.data.order import epoch_rows
 from ablax.data.splits import Split, Splits, Subset
 from ablax.errors import UserError
@@ -152,6 +153,7 @@ def supervised(
     project: Callable[[PyTree, Any], PyTree] | None = None,
     initial: Callable[[PyTree, Any], PyTree] | None = None,
     dropout_rate: Callable[[Any], Array | tuple[Array, ...]] | None = None,
+    label_noise: Callable[[Any], Array] | None = None,
     watch: Callable[[PyTree, PyTree], dict[str, Array]] | None = None,
     measure: Callable[[PyTree, Trial], dict[str, Array]] | None = None,
     objective: Metric | None = None,
@@ -180,6 +182,8 @@ def supervised(
         initial: (params, hparams) -> params, once, on the model's initial parameters.
         dropout_rate: hparams -> the traced rate given to the model in training; or several, in
             the order in which the model takes them.
+        label_noise: hparams -> the share of training labels that are drawn anew at random, by
+            every restart others (its stream "noise"); validation and test labels stay.
         watch: (gradient, params) -> {name: scalar}, beside the loss of every step: curves.parquet
             has their means over each segment as train/NAME.
         measure: as in `Task`.
@@ -190,8 +194,10 @@ def supervised(
             stream "split"); else all have those that the splits' own seed draws.
 
     Raises:
-        UserError: the batch is larger than the training split.
+        UserError: the batch is larger than the training split, or what has noise are no labels.
     """
+    if label_noise is not None and not splits.classes:
+        raise UserError("label noise: expected a data set with classes, got one of numbers")
     per_example = {"loss": loss, **(metrics or {})}
     n_train = splits.n_train
     if batch_size > n_train:
@@ -212,11 +218,17 @@ def supervised(
     def view(trial: Trial, data: Mapping[str, Any]) -> dict[str, Any]:
         # The keys' derivation costs as much as a small network's step: once per segment.
         streams = {"order": trial.rng("order"), "dropout": trial.rng("dropout")}
-        if not resample:
-            return {**data, **streams}
-        x, y = data["pool"]
-        train, valid = splits.draw(trial.rng("split"))
-        return {**data, "train": Subset(x, y, train), "valid": Subset(x, y, valid), **streams}
+        parts = {}
+        if resample:
+            x, y = data["pool"]
+            train, valid = splits.draw(trial.rng("split"))
+            parts = {"train": Subset(x, y, train), "valid": Subset(x, y, valid)}
+        seen = {**data, **parts, **streams}
+        if label_noise is None:
+            return seen
+        share, key, y = label_noise(trial.hparams), trial.rng("noise"), seen["train"].y
+        drawn = relabelled(key, y, share, len(splits.classes))
+        return {**seen, "train": seen["train"]._replace(y=drawn)}
 
     def apply(params: PyTree, *inputs: Any, **options: Any) -> Any:
         return model.apply({"params": params}, *inputs, **options)
