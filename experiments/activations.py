@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from ablax import losses, metrics, optimizers, schedules
 from ablax.activations import ACTIVATIONS, activation
@@ -40,7 +41,7 @@ from ablax.report.claims import (
     every,
 )
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import Chosen, Table
+from ablax.report.tables import Chosen, Table, differences
 from ablax.sweep import grid
 from ablax.task import Task, examples, supervised
 
@@ -50,6 +51,7 @@ CLASSICAL = NAMES[:3]
 SHALLOW, DEEP = 2, 6
 STANDARD, GLOROT, HE = 0.577, 1.0, 1.414
 """√(n·Var(w)): of the older standard, of Glorot's and LeCun's and of He's weights."""
+WORDS = {STANDARD: "standard", GLOROT: "Glorot", HE: "He"}
 RATES = (0.03, 0.1, 0.3)
 OFF = -2.0
 """A bias that turns a unit off for almost every example."""
@@ -100,8 +102,7 @@ def points(config: Config) -> list[grid.Setting]:
 
 
 def row(name: str, depth: int, gain: float) -> str:
-    words = {STANDARD: "standard", GLOROT: "Glorot", HE: "He"}
-    return f"{name}, {depth} layers, {words[gain]}"
+    return f"{name}, {depth} layers, {WORDS[gain]}"
 
 
 def task(config: Config) -> Task:
@@ -164,8 +165,9 @@ def figures(table: Table) -> dict:
     return {"gradients": gradients_figure(table), "accuracy": accuracy_figure(table)}
 
 
-def chosen(table: Table, name: str, depth: int, gain: float) -> Chosen | None:
-    return table.methods().get(row(name, depth, gain))
+def lines(table: Table, depth: int, gain: float) -> dict[str, Chosen]:
+    """{activation: its point at the learning rate that validation chooses}, biases 0 at first."""
+    return table.along("activation", depth=depth, gain=gain, bias=0.0)
 
 
 def own(name: str) -> float:
@@ -174,10 +176,18 @@ def own(name: str) -> float:
 
 
 def gradients_of(table: Table, point: Chosen, depth: int) -> np.ndarray:
-    """[restarts, evaluations, layers]: log10 of each layer's gradient; those of all restarts."""
+    """[restarts, evaluations, layers]: log10 of each layer's gradient; NaN where none was made."""
     curves = [table.curve(point, f"train/gradient_{layer}") for layer in range(depth)]
-    whole = np.stack([curve.dropna().to_numpy(np.float64).T for curve in curves], axis=-1)
+    whole = np.stack([curve.to_numpy(np.float64).T for curve in curves], axis=-1)
     return np.log10(np.maximum(whole, 1e-30))
+
+
+def ends_of(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """([restarts, layers] of each restart's first evaluation, those of its last)."""
+    made = np.asarray(np.isfinite(curves).all(axis=-1))
+    restarts = np.flatnonzero(made.any(axis=1))
+    first, last = made.argmax(axis=1), made.shape[1] - 1 - made[:, ::-1].argmax(axis=1)
+    return curves[restarts, first[restarts]], curves[restarts, last[restarts]]
 
 
 def gradients_figure(table: Table):
@@ -185,19 +195,18 @@ def gradients_figure(table: Table):
     depth = max(setting["depth"] for setting in table.settings.values())
     figure, axes = draw.panels(2, width=5.0, sharey=True)
     for number, name in enumerate(NAMES):
-        point = chosen(table, name, depth, own(name)) or table.methods(activation=name).get(name)
+        every_gain = table.along("activation", depth=depth, bias=0.0)
+        point = lines(table, depth, own(name)).get(name) or every_gain.get(name)
         if point is None:
             continue
-        curves = gradients_of(table, point, depth)
-        for ax, place in zip(axes, (0, -1), strict=True):
+        for ax, values in zip(axes, ends_of(gradients_of(table, point, depth)), strict=True):
             draw.shaded(
-                ax, np.arange(depth) + 1,
-                [mean_interval(values) for values in curves[:, place].T],
+                ax, np.arange(depth) + 1, [mean_interval(of_layer) for of_layer in values.T],
                 number=number, alpha=0.15, label=name, marker="o", ms=3,
             )  # fmt: skip
     for ax, when in zip(axes, ("first", "last"), strict=True):
-        ax.set(xlabel="hidden layer", ylabel="log10 rms of the weights' gradient",
-               title=f"in the {when} twentieth of training")  # fmt: skip
+        ax.set(xlabel="hidden layer", ylabel="log10 rms of the weights' gradient")
+        ax.set(title=f"in the {when} twentieth of training", xticks=range(1, depth + 1))
     draw.legend(axes[0])
     return draw.captioned(
         figure,
@@ -209,15 +218,17 @@ def gradients_figure(table: Table):
 def accuracy_figure(table: Table):
     """Test accuracy by activation, depth and size of the initial weights."""
     depths = sorted({setting["depth"] for setting in table.settings.values()} - {1}) or [1]
+    gains = [*WORDS, *sorted({setting["gain"] for setting in table.settings.values()} - {*WORDS})]
     figure, axes = draw.panels(len(depths), width=5.4, sharey=True)
-    methods = table.methods()
     for ax, depth in zip(axes, depths, strict=True):
-        for number, gain in enumerate((STANDARD, GLOROT, HE)):
-            rows = {name: methods.get(row(name, depth, gain)) for name in NAMES}
-            found = {name: point for name, point in rows.items() if point}
-            values = [table.interval(point, "test/accuracy") for point in found.values()]
-            places = [NAMES.index(name) + 0.2 * (number - 1) for name in found]
-            label = row("", depth, gain).split(", ")[-1]
+        for number, gain in enumerate(gains):
+            found = lines(table, depth, gain)
+            shown = [name for name in NAMES if name in found]
+            if not shown:
+                continue
+            values = [table.interval(found[name], "test/accuracy") for name in shown]
+            places = [NAMES.index(name) + 0.2 * (number - 1) for name in shown]
+            label = WORDS.get(gain, f"gain {gain:g}")
             draw.with_intervals(ax, places, values, label=label, number=number, line="")
         ax.set_xticks(range(len(NAMES)), NAMES, rotation=30)
         ax.set(title=f"{depth} hidden layers", ylabel="test accuracy")
@@ -236,23 +247,26 @@ def passes_more(first: str, second: str) -> Test:
     """The test that training leaves more of the gradient in the first layer, against the last."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = [chosen(table, name, DEEP, own(name)) for name in (first, second)]
-        if any(point is None for point in points):
+        a, b = (lines(table, DEEP, own(name)).get(name) for name in (first, second))
+        if a is None or b is None:
             return None
-        ratios = []
-        for point in points:
-            assert point is not None
-            curves = gradients_of(table, point, DEEP)
-            ratios.append((curves[..., 0] - curves[..., -1]).mean(axis=1))
+        values = differences(first_against_last(table, a), first_against_last(table, b))
         measured = "log10(gradient of the first hidden layer / of the last), mean over training"
-        return [Effect(ratios[0] - ratios[1], f"{measured}: {first} − {second}")]
+        return [Effect(values, f"{measured}: {first} − {second}")]
 
     return test
 
 
+def first_against_last(table: Table, point: Chosen) -> pd.Series:
+    """By restart, the mean over its evaluations of log10(gradient of the first layer / last)."""
+    curves = gradients_of(table, point, DEEP)
+    ratios = curves[..., 0] - curves[..., -1]
+    return pd.DataFrame(ratios, index=table.of(point)["restart"].to_numpy()).mean(axis=1)
+
+
 def sparse(table: Table) -> list[Effect] | None:
     """The share of outputs that are 0 in trained networks of ReLU, at the best rate."""
-    points = {depth: chosen(table, "relu", depth, HE) for depth in (SHALLOW, DEEP)}
+    points = {depth: lines(table, depth, HE).get("relu") for depth in (SHALLOW, DEEP)}
     return [
         Effect(
             table.numbers(point, "train/zeros"),

@@ -209,12 +209,10 @@ def usable_rates(table: Table, error: str) -> dict[float, np.ndarray]:
 
     Only of the sizes for which the study tried several rates.
     """
-    found: dict[float, dict[float, str]] = {}
-    for point, setting in table.settings.items():
-        if setting["error"] == error and setting["depth"] == 1 and setting["scale"] == 1.0:
-            found.setdefault(setting["examples"], {})[setting["learning_rate"]] = point
+    ours = {"error": error, "depth": 1, "scale": 1.0}
     largest = {}
-    for m, points in sorted(found.items()):
+    for m in table.along("examples", **ours):
+        points = table.along("learning_rate", examples=m, **ours)
         if len(points) > 2:
             curves = {rate: table.curve(point, "train/loss") for rate, point in points.items()}
             # The loss over the last segment.
@@ -250,7 +248,7 @@ def shrinking_figure(table: Table):
     number = 0
     for point, setting in table.settings.items():
         depth, name = setting["depth"], setting["group"]
-        if depth == 1 or (depth < 6 and "trained" not in name):
+        if depth == 1 or (depth < DEPTHS[-1] and "at first" in name):
             continue
         values = [table.interval(point, f"test/error_{layer + 1}") for layer in range(depth)]
         draw.with_intervals(ax, np.arange(depth) - depth, values, label=name, number=number)

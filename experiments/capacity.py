@@ -23,13 +23,12 @@ import numpy as np
 from ablax import losses, metrics, optimizers, schedules
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import load, split
-from ablax.data.noise import relabelled
 from ablax.metrics import Metric
 from ablax.models.mlp import MLP
 from ablax.report import charts
 from ablax.report import figures as draw
 from ablax.report.claims import NEGATIVE, POSITIVE, Bounds, Claim, Effect, Test, difference, every
-from ablax.report.tables import Table
+from ablax.report.tables import Chosen, Table
 from ablax.sweep import grid
 from ablax.task import Task, supervised
 
@@ -95,36 +94,29 @@ def task(config: Config) -> Task:
         directions=(Metric("accuracy", "max"),),
         optimizer=optimizer,
         batch_size=config.batch_size,
+        label_noise=lambda hparams: hparams.label_noise,
     )
-
-    def view(trial, data):
-        """Training labels, of which some are drawn anew at random."""
-        seen = usual.view(trial, data)
-        share = trial.hparams.label_noise
-        y = relabelled(trial.rng("noise"), seen["train"].y, share, len(splits.classes))
-        return {**seen, "train": seen["train"]._replace(y=y)}
-
-    return dataclasses.replace(usual, view=view, objective=None)
+    return dataclasses.replace(usual, objective=None)  # trained to the end
 
 
-def by_width(table: Table, noise: float) -> dict[int, str]:
+def by_width(table: Table, noise: float) -> dict[int, Chosen]:
     """{width: its point} of the networks with one hidden layer, narrow to wide."""
-    found = {
-        setting["width"]: point
-        for point, setting in table.settings.items()
-        if setting["label_noise"] == noise
-        and setting["depth"] == 1
-        and setting["train_size"] == table.settings[next(iter(table.settings))]["train_size"]
-    }
-    return dict(sorted(found.items()))
+    size = first(table)["train_size"]
+    return table.along("width", label_noise=noise, depth=1, train_size=size)
+
+
+def first(table: Table) -> dict[str, Any]:
+    """What the study compares everything with."""
+    return next(iter(table.settings.values()))
 
 
 def threshold(table: Table, noise: float) -> int | None:
     """The least width that fits the training set, random labels included."""
-    for width, point in by_width(table, noise).items():
-        if table.values(point, "train/accuracy").mean() >= FITS:
-            return width
-    return None
+    accuracies = {
+        width: table.numbers(point, "train/accuracy").mean()
+        for width, point in by_width(table, noise).items()
+    }
+    return next((width for width, accuracy in accuracies.items() if accuracy >= FITS), None)
 
 
 def figures(table: Table) -> dict:
@@ -169,31 +161,22 @@ def width_figure(table: Table):
 
 def others_figure(table: Table):
     """Training and test accuracy against depth, and against the number of examples."""
-    base = table.settings[next(iter(table.settings))]
-    alike = [
-        (point, setting)
-        for point, setting in table.settings.items()
-        if setting["width"] == base["width"] and setting["label_noise"] == base["label_noise"]
-    ]
-    axes_of = {"depth": "hidden layers", "train_size": "training examples"}
+    fields = ("width", "label_noise", "depth", "train_size")
+    base = {field: first(table)[field] for field in fields}
+    labels = {"depth": "hidden layers", "train_size": "training examples"}
     lines = {
-        field: sorted(
-            (setting[field], point)
-            for point, setting in alike
-            if all(setting[f] == base[f] for f in axes_of if f != field)
-        )
-        for field in axes_of
+        field: table.along(field, **{f: value for f, value in base.items() if f != field})
+        for field in labels
     }
     if min(map(len, lines.values())) < 2:
         return None
     figure, axes = draw.panels(2, width=4.4)
-    for ax, (field, label) in zip(axes, axes_of.items(), strict=True):
+    for ax, (field, points) in zip(axes, lines.items(), strict=True):
         for number, split_ in enumerate(SPLITS):
-            values = [table.interval(point, f"{split_}/accuracy") for _, point in lines[field]]
-            x = [value for value, _ in lines[field]]
-            draw.with_intervals(ax, x, values, label=split_, number=number)
-        ax.set(xlabel=label, ylabel="accuracy")
-        ax.set_xticks([value for value, _ in lines[field]])
+            values = [table.interval(point, f"{split_}/accuracy") for point in points.values()]
+            draw.with_intervals(ax, list(points), values, label=split_, number=number)
+        ax.set(xlabel=labels[field], ylabel="accuracy")
+        ax.set_xticks(list(points))
         draw.legend(ax)
     return draw.captioned(figure, "Accuracy against depth, and against the number of examples.")
 
@@ -238,8 +221,7 @@ def more_noise_higher_peak(table: Table) -> list[Effect] | None:
         points = by_width(table, noise)
         if len(points) < 3:
             return None
-        means = {point: table.values(point, "test/loss").mean() for point in points.values()}
-        peaks[noise] = max(means, key=means.__getitem__)
+        peaks[noise] = max(points.values(), key=lambda p: table.numbers(p, "test/loss").mean())
     pairs = itertools.pairwise(peaks.items())
     return [
         dataclasses.replace(
@@ -252,14 +234,12 @@ def more_noise_higher_peak(table: Table) -> list[Effect] | None:
 
 def more_examples(table: Table) -> list[Effect] | None:
     """The gap between training and test accuracy, with fewer examples less with more."""
-    groups = {setting["group"]: point for point, setting in table.settings.items()}
-    few, many = (groups.get(f"{size} examples") for size in (SIZES[0], SIZES[-1]))
+    methods = table.methods()
+    few, many = (methods.get(f"{size} examples") for size in (SIZES[0], SIZES[-1]))
     if few is None or many is None:
         return None
-    gaps = [table.values(p, "train/accuracy") - table.values(p, "test/accuracy")
-            for p in (few, many)]  # fmt: skip
-    measured = f"train − test accuracy: {SIZES[0]} − {SIZES[-1]} examples"
-    return [Effect((gaps[0] - gaps[1]).to_numpy(np.float64), measured)]
+    grows, falls = (table.differences(few, many, f"{part}/accuracy") for part in SPLITS)
+    return [Effect(grows - falls, f"train − test accuracy: {SIZES[0]} − {SIZES[-1]} examples")]
 
 
 NOTES = "course notes, Training Neural Networks"

@@ -8,7 +8,7 @@ starts: plain descent, momentum, Nesterov's momentum and Adam.
 Source: course notes, "Gradient Descent with Squared Errors", "Local Minima" and "Momentum"; Polyak
 1964.
 
-Command: ./launch.sh descent                   (about ten seconds on 2 CPU cores)
+Command: ./launch.sh descent                   (about 20 seconds on 2 CPU cores)
 
 Expected: in the valley momentum gets further than plain descent in as many steps; over the hump
 it goes and plain descent does not, and then it stays.
@@ -28,7 +28,7 @@ from ablax.data import load, split
 from ablax.losses import mean, sse
 from ablax.metrics import Metric
 from ablax.report import figures as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, difference, every
+from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
 from ablax.report.tables import BASELINE, Table
 from ablax.sweep import grid
 from ablax.task import Task, examples
@@ -151,20 +151,15 @@ def task(config: Config) -> Task:
 def figures(table: Table) -> dict:
     drawn = {}
     for surface in STARTS:
-        if points_on(table, surface):
+        if table.among(surface=surface):
             drawn[surface] = surface_figure(table, surface)
     return drawn
 
 
-def points_on(table: Table, surface: str) -> dict[str, str]:
-    """{method: its point} on a surface."""
-    return {s["group"]: p for p, s in table.settings.items() if s["surface"] == surface}
-
-
 def surface_figure(table: Table, surface: str):
     """The contours, and the ways of the first restart."""
-    paths, points = table.array("path"), points_on(table, surface)
-    ways = {name: paths[table.of(p)["trial"].iloc[0]].reshape(-1, 2) for name, p in points.items()}
+    paths, methods = table.array("path"), table.methods(surface=surface)
+    ways = {name: paths[table.trial_ids(p)[0]].reshape(-1, 2) for name, p in methods.items()}
     ends = np.concatenate(list(ways.values()))
     low, high = ends.min(axis=0) - 0.6, ends.max(axis=0) + 0.6
     xs, ys = (np.linspace(*bounds, 120) for bounds in zip(low, high, strict=True))
@@ -202,7 +197,7 @@ def share(column: str, measured: str, expected: tuple[float, float], *names: str
     """The test of how often something holds on the slope with the hump."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = points_on(table, HUMP)
+        points = table.methods(surface=HUMP)
         if not set(names) <= points.keys():
             return None
         return [
@@ -216,14 +211,7 @@ def share(column: str, measured: str, expected: tuple[float, float], *names: str
 
 def further(a: str, b: str) -> Test:
     """The test that one method leaves less of the error in the valley."""
-
-    def test(table: Table) -> list[Effect] | None:
-        points = points_on(table, VALLEY)
-        if not {a, b} <= points.keys():
-            return None
-        return [difference(table, "train/loss", points[a], points[b], NEGATIVE)]
-
-    return test
+    return between("train/loss", a, b, NEGATIVE, surface=VALLEY)
 
 
 def same_sum(table: Table) -> list[Effect] | None:

@@ -10,7 +10,7 @@ max-norm), Table 9 (against other regularizers), Table 10 (Gaussian noise in Ber
 
 Source: course notes, "Dropout"; Srivastava et al. 2014.
 
-Command: ./launch.sh dropout                   (about two minutes on 2 CPU cores)
+Command: ./launch.sh dropout                   (about a minute and a half on 2 CPU cores)
          ./launch.sh dropout --preset paper    (made for a GPU, not run yet)
 
 Expected: dropout helps wide networks more than narrow ones; of the paper's rows, in percent of
@@ -34,7 +34,7 @@ from ablax.models.mlp import MLP, widths_of
 from ablax.report import figures as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every, within
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import BASELINE, Table
+from ablax.report.tables import BASELINE, Chosen, Table
 from ablax.sweep import grid
 from ablax.task import Task, supervised
 from experiments import _srivastava
@@ -190,16 +190,14 @@ def figures(table: Table) -> dict:
     return drawn
 
 
-def lines(table: Table) -> dict[tuple[str, int], dict[float, str]]:
+def lines(table: Table) -> dict[tuple[str, int], dict[float, Chosen]]:
     """{(width, training examples): {rate: point}}, narrow to wide and few to many."""
-    found: dict[tuple[str, int], dict[float, str]] = {}
-    for point, setting in table.settings.items():
-        if setting["table"] != "rates":
-            continue
-        key = setting["hidden"], setting["train_size"]
-        found.setdefault(key, {})[setting["dropout_rate"]] = point
-    ordered = sorted(found, key=lambda key: (sum(widths_of(key[0])), key[1]))
-    return {key: dict(sorted(found[key].items())) for key in ordered}
+    ours = (table.settings[point] for point in table.among(table="rates"))
+    sizes = {(setting["hidden"], setting["train_size"]) for setting in ours}
+    return {
+        (hidden, size): table.along("dropout_rate", table="rates", hidden=hidden, train_size=size)
+        for hidden, size in sorted(sizes, key=lambda key: (sum(widths_of(key[0])), key[1]))
+    }
 
 
 def rates_figure(table: Table):

@@ -21,16 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ablax import losses, metrics, optimizers
-from ablax.config import BaseConfig, Preset, config, hparam, protocol, static
+from ablax.config import BaseConfig, Preset, config, hparam, protocol, static, values
 from ablax.data import load, split
-from ablax.data.noise import relabelled
 from ablax.early_stopping import prechelt
 from ablax.metrics import Metric
 from ablax.models.mlp import MLP
 from ablax.report import charts
 from ablax.report import figures as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, difference, every
-from ablax.report.tables import BASELINE, Table
+from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
+from ablax.report.tables import BASELINE, Chosen, Table
 from ablax.sweep import grid
 from ablax.task import Task, supervised
 
@@ -78,7 +77,8 @@ PRESETS = {"smoke": _preset(3, 30), "default": _preset(32, 200), "paper": _prese
 
 
 def points(config: Config) -> list[grid.Setting]:
-    """Training to the end, the criteria at their thresholds, and the oracle."""
+    """Training to the end, the criteria at their thresholds and, unless it is short, the oracle."""
+    quick = max(values(config.steps)) <= PRESETS["smoke"].config.steps
     table = [
         {grid.GROUP: BASELINE, "keep_weights": LAST},
         {grid.GROUP: "best of all epochs", "keep_weights": BEST},
@@ -87,9 +87,9 @@ def points(config: Config) -> list[grid.Setting]:
             for name, (field, thresholds) in CRITERIA.items()
             for threshold in map(float, thresholds)
         ),
-        {grid.GROUP: ORACLE, "keep_weights": ORACLE},
     ]
-    return grid.tabled(config, table)
+    oracle = {grid.GROUP: ORACLE, "keep_weights": ORACLE}
+    return grid.tabled(config, table if quick else [*table, oracle])
 
 
 def task(config: Config) -> Task:
@@ -104,16 +104,14 @@ def task(config: Config) -> Task:
             trial.hparams.learning_rate, momentum=trial.hparams.momentum
         ),
         batch_size=config.batch_size,
+        label_noise=lambda hparams: hparams.label_noise,
     )
 
     def view(trial, data):
         seen = usual.view(trial, data)
-        share = trial.hparams.label_noise
-        y = relabelled(trial.rng("noise"), seen["train"].y, share, len(splits.classes))
-        train = seen["train"]._replace(y=y)
         if config.keep_weights != ORACLE:
-            return {**seen, "train": train}
-        return {**seen, "train": train, "valid": Peeking(seen["valid"], data["peeked"])}
+            return seen
+        return {**seen, "valid": Peeking(seen["valid"], data["peeked"])}
 
     def evaluate(params, trial, split):
         if not isinstance(split, Peeking):
@@ -136,7 +134,7 @@ def task(config: Config) -> Task:
 
 def figures(table: Table) -> dict:
     drawn = {"tradeoff": tradeoff_figure(table), "saved": saved_figure(table)}
-    last = table.named.get(BASELINE)
+    last = table.methods().get(BASELINE)
     if last is None:
         return drawn
     figure, (ax,) = draw.panels(1, width=6.0, height=4.0)
@@ -150,13 +148,14 @@ def figures(table: Table) -> dict:
     }
 
 
-def criteria(table: Table) -> dict[str, list[str]]:
-    """{criterion: its points, from fast to slow}."""
-    found: dict[str, list[str]] = {}
-    for point, setting in table.settings.items():
-        if setting["group"] in CRITERIA:
-            found.setdefault(setting["group"], []).append(point)
-    return found
+def criteria(table: Table) -> dict[str, list[Chosen]]:
+    """{criterion: the points that it alone can stop, from fast to slow}."""
+    found = {}
+    for name, (field, _) in CRITERIA.items():
+        others = {f"protocol/{other}": np.inf for other, _ in CRITERIA.values() if other != field}
+        line = table.along(f"protocol/{field}", keep_weights=BEST, **others)
+        found[name] = [point for threshold, point in line.items() if np.isfinite(threshold)]
+    return {name: points for name, points in found.items() if points}
 
 
 def tradeoff_figure(table: Table):
@@ -171,7 +170,7 @@ def tradeoff_figure(table: Table):
         ("best of all epochs", draw.COLOURS[4], "best of all epochs"),
         (ORACLE, draw.COLOURS[5], "oracle"),
     ]:
-        if (point := table.named.get(group)) is not None:
+        if (point := table.methods().get(group)) is not None:
             draw.band(ax, table.interval(point, "test/loss"), label=label, colour=colour)
     ax.set(xlabel="steps until it stopped, mean", ylabel="test loss (nats)", xscale="log")
     draw.legend(ax)
@@ -243,14 +242,16 @@ def slower(column: str, sign: int, measured: str) -> Test:
     """The test that compares the slowest threshold of each criterion with its fastest."""
 
     def test(table: Table) -> list[Effect] | None:
-        found = []
-        for name, points in criteria(table).items():
-            fast, slow = points[0], points[-1]
-            effect = difference(table, column, slow, fast)
-            found.append(
-                Effect(sign * effect.values, f"{measured}, {name}: slowest − fastest threshold")
+        lines = criteria(table)
+        if lines.keys() != CRITERIA.keys():
+            return None
+        return [
+            Effect(
+                sign * table.differences(points[-1], points[0], column),
+                f"{measured}, {name}: slowest − fastest threshold",
             )
-        return found or None
+            for name, points in lines.items()
+        ]
 
     return test
 

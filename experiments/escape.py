@@ -6,7 +6,7 @@ five bits, two spirals, and two half moons by networks two units wide and ever d
 
 Source: course notes, "Local Minima and Random Restart", Practical Considerations.
 
-Command: ./launch.sh escape                    (about two minutes on 2 CPU cores)
+Command: ./launch.sh escape                    (about a minute on 2 CPU cores)
 
 Expected: near a solution small σ succeeds and large σ does not, near a trap the other way round;
 the share of parity starts that are solved falls with the number of bits.
@@ -33,7 +33,7 @@ from ablax.models.mlp import MLP, widths_of
 from ablax.report import figures as draw
 from ablax.report.claims import Claim, Effect, Test, difference, every
 from ablax.report.statistics import Interval
-from ablax.report.tables import BASELINE, Table
+from ablax.report.tables import BASELINE, Chosen, Table
 from ablax.sweep import grid
 from ablax.task import Task, supervised
 
@@ -162,17 +162,11 @@ def figures(table: Table) -> dict:
     return {"sigma": sigma_figure(table), "dimension": dimension_figure(table)}
 
 
-def thrown(table: Table, centre: str) -> dict[float, str]:
-    """{σ: its point} of the starts around a centre."""
-    found = {s["sigma"]: p for p, s in table.settings.items() if s["centre"] == centre}
-    return dict(sorted(found.items()))
-
-
 def sigma_figure(table: Table):
     """The share of starts that are solved against σ, by the centre that they are thrown around."""
     figure, (ax,) = draw.panels(1, width=6.0)
     for number, centre in enumerate((ZERO, SOLUTION, TRAP)):
-        points = thrown(table, centre)
+        points = table.along("sigma", centre=centre)
         if points:
             values = [table.interval(point, "train/solved") for point in points.values()]
             label = f"around {'a ' if centre != ZERO else ''}{centre}"
@@ -182,6 +176,12 @@ def sigma_figure(table: Table):
     return draw.captioned(
         figure, "Exploration against exploitation: how far a restart should be thrown."
     )
+
+
+def problems(table: Table) -> dict[str, Chosen]:
+    """{problem: its point}, of the starts that are not thrown around a centre."""
+    methods = table.methods(centre=LAYERS)
+    return {"2 bits" if name == BASELINE else name: point for name, point in methods.items()}
 
 
 def needed(share: Interval, failure: float = 0.01) -> tuple[float, float, float]:
@@ -195,12 +195,7 @@ def needed(share: Interval, failure: float = 0.01) -> tuple[float, float, float]
 
 def dimension_figure(table: Table):
     """Restarts needed by each problem."""
-    names = [f"{n} bits" for n in BITS[1:]]
-    names += [s["group"] for s in table.settings.values() if s["problem"] in ("spirals", "moons")]
-    points = {"2 bits": table.named.get(BASELINE)} | {
-        name: point for name, point in table.named.items() if name in names
-    }
-    found = {name: point for name, point in points.items() if point}
+    found = problems(table)
     figure, (ax,) = draw.panels(1, width=6.4, height=1.2 + 0.32 * len(found))
     for place, point in enumerate(found.values()):
         middle, low, high = needed(table.interval(point, "train/solved"))
@@ -221,8 +216,8 @@ def more(*pairs: tuple[str, str]) -> Test:
     """The test that more starts of one group are solved than of another."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = table.named | {"2 bits": table.named.get(BASELINE, "")}
-        if not all(points.get(name) for pair in pairs for name in pair):
+        points = problems(table)
+        if not {name for pair in pairs for name in pair} <= points.keys():
             return None
         return [
             dataclasses.replace(
@@ -239,7 +234,7 @@ def around(centre: str, better: float, worse: float) -> Test:
     """The test that more starts are solved at one σ around a centre than at another."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = thrown(table, centre)
+        points = table.along("sigma", centre=centre)
         if not {better, worse} <= points.keys():
             return None
         effect = difference(table, "train/solved", points[better], points[worse])

@@ -28,7 +28,7 @@ from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.report import figures as draw
 from ablax.report.claims import Claim, Effect, Test, every, within
-from ablax.report.tables import BASELINE, Table
+from ablax.report.tables import BASELINE, Chosen, Table
 from ablax.spectrum import mean_of
 from ablax.sweep import grid
 from ablax.task import Task
@@ -189,17 +189,9 @@ def layers_figure(table: Table):
     for place, ax in enumerate(axes):
         kind = list(arrays)[place // len(variances)]
         variance = variances[place % len(variances)]
-        shown = [
-            (point, setting)
-            for point, setting in table.settings.items()
-            if setting["variance"] == variance
-            and setting["input_mean"] == 0
-            and not setting["jacobians"]
-        ]
-        for point, setting in shown:
-            rows = np.stack([arrays[kind][trial] for trial in table.of(point)["trial"]])
+        for name, point in plain(table, variance).items():
+            rows = np.stack([arrays[kind][trial] for trial in table.trial_ids(point.point)])
             mean = np.exp(np.log(np.maximum(rows, 1e-30)).mean(axis=0))
-            name = setting["activation"]
             number = NAMES.index(name) if name in NAMES else -1
             ax.plot(np.arange(len(mean)) + 1, mean, color=draw.COLOURS[number], label=name)
         ax.set(
@@ -213,23 +205,19 @@ def layers_figure(table: Table):
     )
 
 
-def point_of(table: Table, name: str, variance: float) -> str | None:
-    """The point of an activation at a variance, on plain inputs."""
-    for point, setting in table.settings.items():
-        plain = setting["input_mean"] == 0 and not setting["jacobians"]
-        if plain and (setting["activation"], setting["variance"]) == (name, variance):
-            return point
-    return None
+def plain(table: Table, variance: float) -> dict[str, Chosen]:
+    """{activation: its point} at a variance of the weights, on inputs around 0."""
+    return table.along("activation", variance=variance, input_mean=0.0, jacobians=0)
 
 
 def keeps_more(first: str, second: str, variances: dict[str, float]) -> Test:
     """The test that more of the gradient reaches the first layer with one activation."""
 
     def test(table: Table) -> list[Effect] | None:
-        pair = [point_of(table, name, variances[name]) for name in (first, second)]
-        if None in pair:
+        a, b = (plain(table, variances[name]).get(name) for name in (first, second))
+        if a is None or b is None:
             return None
-        values = table.differences(str(pair[0]), str(pair[1]), "test/log_gradient")
+        values = table.differences(a, b, "test/log_gradient")
         at = ", ".join(f"{name} {variances[name]:.3g}" for name in (first, second))
         measured = f"log10(gradient at the first layer / at the last): {first} − {second}"
         return [Effect(values, f"{measured}, n·Var(w) = {at}")]

@@ -196,12 +196,11 @@ def descent_figure(table: Table):
     sets = list(dict.fromkeys(setting["dataset"] for setting in table.settings.values()))
     figure, axes = draw.panels(len(sets), width=5.0)
     for ax, dataset in zip(axes, sets, strict=True):
-        ours = [p for p, s in table.settings.items() if s["dataset"] == dataset]
-        for number, point in enumerate(ours[: len(draw.COLOURS)]):
+        rates = table.along("learning_rate", dataset=dataset)
+        for (rate, point), colour in zip(rates.items(), draw.COLOURS, strict=False):
             wide = table.curve(point, "train/loss")
-            ax.plot(wide.index, wide, color=draw.COLOURS[number], lw=0.6, alpha=0.5)
-            label = f"learning rate {table.settings[point]['learning_rate']:g}"
-            ax.plot([], [], color=draw.COLOURS[number], label=label)
+            ax.plot(wide.index, wide, color=colour, lw=0.6, alpha=0.5)
+            ax.plot([], [], color=colour, label=f"learning rate {rate:g}")
         ax.set(title=dataset, xlabel="steps", ylabel="training cross-entropy", yscale="log")
         draw.legend(ax)
     caption = "From every start to the same error, or past it: a line a restart."
@@ -236,11 +235,12 @@ def never_rises(table: Table) -> list[Effect] | None:
 
 def small_is_slow(table: Table) -> list[Effect] | None:
     """The training loss that a small rate leaves, against that of a good one."""
-    by = {(s["dataset"], s["learning_rate"]): point for point, s in table.settings.items()}
+    sets = dict.fromkeys(setting["dataset"] for setting in table.settings.values())
+    lines = [table.along("learning_rate", dataset=dataset) for dataset in sets]
     return [
-        difference(table, "train/loss", point, by[dataset, GOOD])
-        for (dataset, rate), point in by.items()
-        if rate == SLOW and (dataset, GOOD) in by
+        difference(table, "train/loss", rates[SLOW], rates[GOOD])
+        for rates in lines
+        if {SLOW, GOOD} <= rates.keys()
     ] or None
 
 

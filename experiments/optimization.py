@@ -22,7 +22,6 @@ import numpy as np
 from ablax import losses, metrics, optimizers, schedules
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import load, split
-from ablax.data.noise import relabelled
 from ablax.metrics import Metric
 from ablax.models.mlp import MLP
 from ablax.report import figures as draw
@@ -144,15 +143,13 @@ def task(config: Config) -> Task:
         directions=(Metric("loss", "min"), Metric("accuracy", "max")),
         optimizer=optimizer,
         batch_size=config.batch_size,
+        label_noise=lambda hparams: hparams.label_noise,
     )
 
     def view(trial, data):
         """What is compared is how far descent gets, so the rates are chosen by that as well."""
         seen = usual.view(trial, data)
-        share = trial.hparams.label_noise
-        y = relabelled(trial.rng("noise"), seen["train"].y, share, len(splits.classes))
-        train = seen["train"]._replace(y=y)
-        return {**seen, "train": train, "valid": train}
+        return {**seen, "valid": seen["train"]}
 
     return dataclasses.replace(usual, view=view, objective=None)
 
@@ -167,15 +164,14 @@ def figures(table: Table) -> dict:
 def cliff_figure(table: Table):
     """Training loss against the learning rate, by momentum: a valley, and then the cliff."""
     figure, (ax,) = draw.panels(1, width=6.4)
-    lines: dict[str, dict[float, str]] = {}
-    for point, setting in table.settings.items():
-        plain = setting["schedule"] == "constant" and setting["batch_size"] == BATCH
-        if plain and not setting["label_noise"] and setting["optimizer"] in ("momentum", "adam"):
-            beta = f"momentum {setting['momentum']:g}"
-            name = "adam" if setting["optimizer"] == "adam" else beta
-            lines.setdefault(name, {})[setting["learning_rate"]] = point
-    for number, (name, points) in enumerate(sorted(lines.items())[: len(draw.COLOURS)]):
-        points = dict(sorted(points.items()))
+    plain = {"schedule": "constant", "batch_size": BATCH, "label_noise": 0.0}
+    momenta = table.along("momentum", **plain, optimizer="momentum")
+    methods = {
+        **{f"momentum {beta:g}": {"optimizer": "momentum", "momentum": beta} for beta in momenta},
+        "adam": {"optimizer": "adam"},
+    }
+    lines = {name: table.along("learning_rate", **plain, **of) for name, of in methods.items()}
+    for number, (name, points) in enumerate(lines.items()):
         values = [table.interval(point, "train/loss") for point in points.values()]
         draw.with_intervals(ax, list(points), values, label=name, number=number)
     ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="training loss at the end")
@@ -190,28 +186,22 @@ def cliff_figure(table: Table):
 def seconds_per_step(table: Table) -> dict[int, float]:
     """{batch size: seconds that a step of one trial took}, by this study's own clock.
 
-    Of the programs of plain descent, which are named by the statics that differ.
+    Of the programs of plain descent, over all launches.
     """
-    seconds = {
-        str(program): float(value)
-        for program, what, value in table.timings.itertuples(index=False, name=None)
-        if what == "seconds training"
-    }
-    statics = ("optimizer", "schedule", "batch_size", "width")
-    varying = [field for field in table.varying if field in statics]
-    found = {}
-    for batch in {setting["batch_size"] for setting in table.settings.values()}:
-        plain = {"optimizer": "momentum", "schedule": "constant", "batch_size": batch}
-        points = [p for p, setting in table.settings.items() if plain.items() <= setting.items()]
-        names = {
-            " ".join(f"{field}={table.settings[point][field]}" for field in varying)
-            for point in points
-        }
-        clocked = [seconds[name] for name in names if name in seconds]
-        if clocked:
-            steps = sum(float(table.numbers(point, "steps").sum()) for point in points)
-            found[int(batch)] = sum(clocked) / steps
-    return found
+    if table.timings.empty:  # no launch has ended
+        return {}
+    plain = {"optimizer": "momentum", "schedule": "constant"}
+    clock = table.timings[table.timings["what"] == "seconds training"]
+    seconds = dict.fromkeys(table.along("batch_size"), 0.0)
+    steps = dict.fromkeys(seconds, 0.0)
+    for name, program in table.study["provenance"]["programs"].items():
+        statics = program["statics"]
+        clocked = clock.loc[clock["program"] == name, "value"].to_numpy(np.float64)
+        if plain.items() <= statics.items() and len(clocked):
+            points = table.among(**statics)
+            seconds[statics["batch_size"]] += clocked.sum()
+            steps[statics["batch_size"]] += sum(table.numbers(p, "steps").sum() for p in points)
+    return {batch: seconds[batch] / steps[batch] for batch in seconds if steps[batch]}
 
 
 def curve_of(table: Table, point: Chosen) -> tuple[np.ndarray, np.ndarray]:
@@ -262,12 +252,10 @@ def of_rates(worse: float, measured: str) -> Test:
 
     def test(table: Table) -> list[Effect] | None:
         methods = table.methods()
-        points = {
-            s["learning_rate"]: p for p, s in table.settings.items() if s["group"] == "constant"
-        }
-        if worse not in points:
+        rates = table.along("learning_rate", group="constant")
+        if worse not in rates:
             return None
-        values = table.differences(points[worse], methods["constant"], "train/loss")
+        values = table.differences(rates[worse], methods["constant"], "train/loss")
         return [Effect(values, f"training loss: rate {worse:g} ({measured}) − best rate")]
 
     return test
@@ -285,7 +273,9 @@ def at_equal_time(table: Table) -> list[Effect] | None:
     for batch, (steps, losses_) in curves.items():
         done = np.flatnonzero(steps * cost[batch] <= budget * (1 + 1e-9))
         ends.append(losses_[:, done[-1]])
-    measured = f"training loss after equal time: batches of {BATCH} − all at once"
+    measured = (
+        f"training loss after equal time by this run's clock: batches of {BATCH} − all at once"
+    )
     return [Effect(ends[0] - ends[1], measured, NEGATIVE)]
 
 

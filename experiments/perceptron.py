@@ -9,7 +9,7 @@ Source: course notes, "Perceptron Algorithm" to "Logistic Regression Algorithm";
 Novikoff 1962. `--dataset points` are the points of the course itself, once
 `./launch.sh data fetch perceptron` has been run.
 
-Command: ./launch.sh perceptron                (about half a minute on 2 CPU cores)
+Command: ./launch.sh perceptron                (about a minute on 2 CPU cores)
 
 Expected: on separable data every perceptron ends, after fewer than (R/γ)² updates; on the others
 none does, and logistic regression classifies new examples better.
@@ -214,10 +214,10 @@ def figures(table: Table) -> dict:
 def way_figure(table: Table):
     """The boundary's way (dotted) to the final line (solid), where the points are in the plane."""
     paths, lines = table.array("path"), table.array("line")
-    shown = [p for p, s in table.settings.items() if lines[table.of(p)["trial"].iloc[0]].size == 3]
+    shown = [point for point in table.settings if lines[table.trial_ids(point)[0]].size == 3]
     figure, axes = draw.panels(max(len(shown), 1), width=3.8, height=3.6, columns=3)
     for ax, point in zip(axes, shown, strict=False):
-        setting, trial = table.settings[point], table.of(point)["trial"].iloc[0]
+        setting, trial = table.settings[point], table.trial_ids(point)[0]
         pool = splits_of(setting["dataset"]).pool
         low, high = pool.x.min(axis=0) - 0.3, pool.x.max(axis=0) + 0.3
         xs, ys = (np.linspace(*ends, 200) for ends in zip(low, high, strict=True))
@@ -268,18 +268,17 @@ def updates_figure(table: Table):
 
 def separable(table: Table) -> list[str]:
     """The perceptron's points on data that a plane separates."""
-    if "bound" not in table.trials:
-        return []
-    settings = table.settings.items()
-    ours = [point for point, setting in settings if setting["method"] == PERCEPTRON]
-    return [point for point in ours if np.isfinite(table.numbers(point, "bound")).all()]
+    return [point for point in table.among(method=PERCEPTRON) if bounded(table, point)]
 
 
 def overlapping(table: Table, method: str = PERCEPTRON) -> list[str]:
     """A method's points on data that no plane separates."""
-    apart = {table.settings[point]["dataset"] for point in separable(table)}
-    settings = table.settings.items()
-    return [p for p, s in settings if s["method"] == method and s["dataset"] not in apart]
+    return [point for point in table.among(method=method) if not bounded(table, point)]
+
+
+def bounded(table: Table, point: str) -> bool:
+    """Whether the updates on a point's data are bounded: a plane separates its classes."""
+    return "bound" in table.trials and bool(np.isfinite(table.numbers(point, "bound")).all())
 
 
 def shares(points: Callable[[Table], list[str]], holds, measured: str, expected):

@@ -9,7 +9,7 @@ gradient and the eigenvalues of the Hessian say whether they sit in a minimum.
 Source: course notes, "Local Minima and Random Restart"; shares of solved starts as published for
 2-3-1 networks with rate 1 and momentum 0.7: 99% by batch, 96% online.
 
-Command: ./launch.sh random_restarts           (about two minutes on 2 CPU cores)
+Command: ./launch.sh random_restarts           (about a minute and a half on 2 CPU cores)
 
 Expected: 99% of the 2-3-1 networks are solved, 83% of the 2-2-1; a few restarts make failure
 unlikely.
@@ -34,7 +34,7 @@ from ablax.metrics import Metric
 from ablax.models.mlp import MLP
 from ablax.report import figures as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, difference
-from ablax.report.tables import BASELINE, Table
+from ablax.report.tables import BASELINE, Chosen, Table
 from ablax.spectrum import eigenvalues
 from ablax.sweep import grid
 from ablax.task import Task, at_step, examples, supervised
@@ -180,7 +180,7 @@ def figures(table: Table) -> dict:
     return drawn | ({"surface": surface} if surface else {})
 
 
-def stuck(table: Table, point: str) -> pd.DataFrame:
+def stuck(table: Table, point: str | Chosen) -> pd.DataFrame:
     """The trials of a point that end unsolved."""
     rows = table.of(point)
     return pd.DataFrame(rows[rows["train/solved"] == 0])
@@ -188,7 +188,7 @@ def stuck(table: Table, point: str) -> pd.DataFrame:
 
 def solved_figure(table: Table):
     """The share of starts that end solved, and what several starts make of it."""
-    points = table.named
+    points = table.methods()
     figure, (left, right) = draw.panels(2, width=5.6, height=1.2 + 0.3 * len(points))
     found = {group: table.interval(point, "train/solved") for group, point in points.items()}
     draw.dots(left, found)
@@ -212,11 +212,11 @@ def solved_figure(table: Table):
 def epochs_figure(table: Table):
     """The share of starts that are solved by an epoch."""
     figure, (ax,) = draw.panels(1, width=6.4)
-    for number, (group, point) in enumerate(list(table.named.items())[: len(draw.COLOURS)]):
+    for (group, point), colour in zip(table.methods().items(), draw.COLOURS, strict=False):
         rows = table.of(point)
         at = np.sort(rows.loc[rows["epochs"] >= 0, "epochs"].to_numpy(np.float64))
         shares = np.arange(1, len(at) + 1) / len(rows)
-        ax.step(at, shares, where="post", color=draw.COLOURS[number], label=group)
+        ax.step(at, shares, where="post", color=colour, label=group)
     ax.set(xscale="log", xlabel="epoch", ylabel="share of starts solved by then")
     draw.legend(ax)
     return draw.captioned(figure, "When starts are solved: momentum hastens, and strands more.")
@@ -250,7 +250,7 @@ def surface_figure(table: Table):
 
 def share_solved(group: str, low: float, high: float) -> Test:
     def test(table: Table) -> list[Effect] | None:
-        point = table.named.get(group)
+        point = table.methods().get(group)
         if point is None:
             return None
         values = table.numbers(point, "train/solved")
@@ -264,7 +264,7 @@ def solves_more(*pairs: tuple[str, str]) -> Test:
     """The test that more starts are solved with one setting than with another."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = table.named
+        points = table.methods()
         if not {group for pair in pairs for group in pair} <= points.keys():
             return None
         return [difference(table, "train/solved", points[a], points[b]) for a, b in pairs]
@@ -276,7 +276,7 @@ def faster(a: str, b: str) -> Test:
     """The test that one setting needs fewer epochs, over starts that both solve."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = table.named
+        points = table.methods()
         if not {a, b} <= points.keys():
             return None
         pairs = pd.concat([table.values(points[g], "epochs") for g in (a, b)], axis=1).to_numpy()
@@ -293,7 +293,7 @@ def of_the_stuck(
     """The test that something holds for most of the starts that are stuck."""
 
     def test(table: Table) -> list[Effect] | None:
-        points = table.named
+        points = table.methods()
         if not set(names) <= points.keys():
             return None
         return [
@@ -311,7 +311,7 @@ def of_the_stuck(
 
 def five_starts(table: Table) -> list[Effect] | None:
     """Of five starts of the hardest network at least one is solved."""
-    point = table.named.get("2-2-1")
+    point = table.methods().get("2-2-1")
     if point is None:
         return None
     won = table.numbers(point, "train/solved")

@@ -8,7 +8,7 @@ cosine-decayed rate, early stopping on the validation split.
 Source: course notes, "Regularization", "Early Stopping" and "Dropout"; Srivastava et al. 2014
 for max-norm and its combination with dropout.
 
-Command: ./launch.sh regularization            (about a minute on 2 CPU cores)
+Command: ./launch.sh regularization            (about half a minute on 2 CPU cores)
          ./launch.sh regularization --preset paper (MNIST, 3 x 1024 units as in Srivastava's
          Table 9; made for a GPU, not run yet)
 
@@ -247,7 +247,7 @@ def weights_figure(table: Table):
     figure, (ax,) = draw.panels(1, width=6.4)
     centres = (BINS[1:] + BINS[:-1]) / 2
     for number, (group, point) in enumerate(shown(table, "baseline", "L1", "L2").items()):
-        counts = [histograms[trial] for trial in table.of(point)["trial"]]
+        counts = [histograms[trial] for trial in table.trial_ids(point)]
         counts = np.mean([count / count.sum() for count in counts], axis=0)
         ax.stairs(counts, BINS, label=f"{group} ({point})", color=draw.COLOURS[number], lw=1.5)
     ax.set(xlabel="weight (outermost bins: all beyond)", ylabel="share of weights", yscale="log",
@@ -267,7 +267,7 @@ def first_layer_figure(table: Table):
         return None
     named = shown(table, "baseline", "L1", "L2", "dropout", "max-norm")
     pictures = {
-        group: first[table.of(point)["trial"].iloc[0]].reshape(-1, side, side)
+        group: first[table.trial_ids(point)[0]].reshape(-1, side, side)
         for group, point in named.items()
     }
     return draw.captioned(

@@ -179,13 +179,12 @@ def large_means_overfit(table: Table) -> list[Effect] | None:
 def mixed_at_equal_strength(table: Table) -> list[Effect] | None:
     """Zeros of λ Σ|w|, λ (½ Σ|w| + ½ Σw²) and λ Σw² on sparse signals, at every λ."""
     found = []
-    sparse = {p: s for p, s in table.settings.items() if s["active"] == SPARSE}
     for strength in STRENGTHS.tolist():
         mixtures = [(strength, 0.0), (strength / 2, strength / 2), (0.0, strength)]
-        at = {(s["l1"], s["l2"]): p for p, s in sparse.items()}
-        if not all(mixture in at for mixture in mixtures):
+        points = [table.among(active=SPARSE, l1=l1, l2=l2) for l1, l2 in mixtures]
+        if not all(points):
             return None
-        l1, mixed, l2 = (at[mixture] for mixture in mixtures)
+        l1, mixed, l2 = map(table.chosen, points)
         for more, fewer in [(l1, mixed), (mixed, l2)]:
             effect = difference(table, ZEROS, more, fewer)
             found.append(dataclasses.replace(effect, measured=f"{effect.measured}, λ={strength:g}"))

@@ -97,15 +97,15 @@ def task(config: Config) -> Task:
     return dataclasses.replace(usual, objective=None)  # the last weights are compared
 
 
-def pairs(table: Table, optimizer: str) -> dict[float, tuple[str, str]]:
-    """{λ: (the point with the penalty λ, the point with the decay 2λ)}."""
-    ours = {p: s for p, s in table.settings.items() if s["optimizer"] == optimizer}
+def pairs(table: Table, optimizer: str) -> list[tuple[str, str]]:
+    """(the point with a penalty λ, the one with the decay 2λ that is like it in all else)."""
+    ours = {point: table.settings[point] for point in table.among(optimizer=optimizer)}
 
     def rest(setting):
         return [v for k, v in setting.items() if k not in ("group", "l2", "weight_decay")]
 
-    return {
-        a["l2"]: (point, other)
+    return [
+        (point, other)
         for point, a in ours.items()
         for other, b in ours.items()
         if a["l2"]
@@ -114,7 +114,7 @@ def pairs(table: Table, optimizer: str) -> dict[float, tuple[str, str]]:
         and not b["l2"]
         and np.isclose(b["weight_decay"], 2 * a["l2"])
         and rest(a) == rest(b)
-    }
+    ]
 
 
 def distances(table: Table, a: str, b: str) -> np.ndarray:
@@ -131,8 +131,10 @@ def figures(table: Table) -> dict:
     for number, name in enumerate(RATES):
         found = pairs(table, name)
         if found:
-            values = [mean_interval(distances(table, *pair)) for pair in found.values()]
-            draw.with_intervals(ax, list(found), values, label=name, number=number)
+            strengths = [table.settings[point]["l2"] for point, _ in found]
+            line = "-" if len(set(strengths)) == len(strengths) else ""
+            values = [mean_interval(distances(table, *pair)) for pair in found]
+            draw.with_intervals(ax, strengths, values, label=name, number=number, line=line)
     if ax.has_data():
         ax.axhline(SAME, color="0.4", linestyle="--", linewidth=1.2)
         ax.set(xscale="log", yscale="log")
@@ -154,10 +156,10 @@ def compared(optimizer: str, expected: tuple[float, float]):
         return [
             Effect(
                 distances(table, *pair),
-                f"distance of the last weights over their norm, {optimizer}, λ = {strength:g}",
+                f"distance of the last weights over their norm, {pair[0]}",
                 expected,
             )
-            for strength, pair in pairs(table, optimizer).items()
+            for pair in pairs(table, optimizer)
         ] or None
 
     return test

@@ -16,6 +16,7 @@ from ablax.sweep import run as launched
 from ablax.sweep.mesh import mesh_of
 from ablax.task import Task, Trial
 from experiments.__main__ import main
+from tests.report import runs
 
 
 def launch(name: str, out: Path, *typed: object) -> Path:
@@ -28,6 +29,29 @@ def launch(name: str, out: Path, *typed: object) -> Path:
         )  # what two cores have
         assert main(words) == 0
     return out
+
+
+def made_up(
+    directory: Path,
+    points: Sequence[dict[str, Any]],
+    columns: dict[str, Sequence[Any]] | None = None,
+    restarts: int = 4,
+    **study: Any,
+) -> Table:
+    """A table of these points without training: every number is random, or as given.
+
+    Args:
+        directory: where to.
+        points: settings, with a group each; equal to nothing else, so that names are numbers.
+        columns: {column: a value for each trial, point by point}, beside losses and accuracies.
+        restarts: of every point.
+        **study: of study.json.
+    """
+    named = [{"group": str(i), **setting, "name": str(i)} for i, setting in enumerate(points)]
+    rows = runs.random_trials(named, restarts)
+    for i, row in enumerate(rows):
+        row |= {name: values[i] for name, values in (columns or {}).items()}
+    return runs.write(directory, named, rows, **study)
 
 
 def trials_of(directory: Path) -> pd.DataFrame:

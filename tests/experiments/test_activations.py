@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from ablax.activations import activation
 from ablax.data.order import epoch_rows
@@ -17,7 +18,7 @@ from ablax.task import at_step, examples
 from experiments import _run, activations
 from experiments.activations import CLAIMS, DEEP, GLOROT, HE, NAMES, RATES, STANDARD, Config, row
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "activations")
 points = partial(studies.points_of, activations, "activations")
@@ -129,8 +130,10 @@ def test_the_gain_scales_weights_and_the_bias_is_that_of_hidden_units():
 # What is measured of units
 
 SLOPES = {"sigmoid": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
-          "relu": lambda z: np.float64(z > 0)}  # fmt: skip
-FUNCTIONS = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "relu": lambda z: np.maximum(z, 0)}
+          "relu": lambda z: np.float64(z > 0),
+          "gelu": lambda z: norm.cdf(z) + z * norm.pdf(z)}  # fmt: skip
+FUNCTIONS = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "relu": lambda z: np.maximum(z, 0),
+             "gelu": lambda z: z * norm.cdf(z)}  # fmt: skip
 
 
 def units(params, name: str, depth: int, x: np.ndarray) -> dict[str, float]:
@@ -141,7 +144,7 @@ def units(params, name: str, depth: int, x: np.ndarray) -> dict[str, float]:
         h = FUNCTIONS[name](z[-1])
     z = np.stack(z)
     return {
-        "flat": (SLOPES[name](z) < 0.005).mean(),
+        "flat": (np.abs(SLOPES[name](z)) < 0.005).mean(),
         "off": (z < 0).all(axis=1).mean(),
         "zeros": (FUNCTIONS[name](z) == 0).mean(),
     }
@@ -166,8 +169,12 @@ def test_units_are_measured_on_every_split(smoke):
 
 
 def test_units_that_are_off_for_some_are_not_off():
-    """With large weights sigmoids are flat; with a low bias units of ReLU are off for all."""
-    for name, fields in [("relu", {"bias": -2.0, "depth": 1}), ("sigmoid", {"gain": 30.0}),
+    """With large weights sigmoids are flat; with a low bias units of ReLU are off for all.
+
+    GELU is not flat where it falls.
+    """
+    low = {"bias": -2.0, "depth": 1}
+    for name, fields in [("relu", low), ("gelu", low), ("sigmoid", {"gain": 30.0}),
                          ("sigmoid", {"bias": -7.0}), ("relu", {})]:  # fmt: skip
         config = Config(**{"activation": name, "depth": 2, "width": 16} | fields)
         task, trial, _, state = begun(config)
@@ -207,12 +214,14 @@ def test_the_table_has_networks_of_two_depths_at_three_rates():
         point = some[0]
         if "off at first" in group:
             assert (point["depth"], point["bias"]) == (1, -2.0)
+            assert group == f"{point['activation']}, off at first"
             continue
         words = {"standard": 0.577, "Glorot": 1.0, "He": 1.414}
         name, depth, weights = group.split(", ")
         assert (point["activation"], f"{point['depth']} layers") == (name, depth)
         assert point["gain"] == words[weights]
         assert "bias" not in point
+    assert groups.keys() >= set(OFF)
     for name in NAMES:
         gains = {p["gain"] for p in table if p["activation"] == name and "gain" in p}
         he = {"leaky_relu", "gelu"}
@@ -301,6 +310,7 @@ def test_first_hidden_layer_against_last_over_training(short):
             effect.values, ratios(a, own[a]) - ratios(b, own[b]), rtol=1e-4, atol=1e-6
         )
         assert effect.expected == POSITIVE
+        assert effect.measured.endswith(f": {a} − {b}")
     assert (found[0].values > 0).all()
 
 
@@ -312,6 +322,85 @@ def test_zeros_are_those_of_trained_relu(short):
         expected = studies.by_the_others(rows, group, "train/zeros", "valid/loss", -1)
         np.testing.assert_allclose(effect.values, expected.to_numpy(), rtol=1e-6)
         assert effect.expected == (0.4, 0.6)
+        assert effect.measured.endswith(f", {depth} layers")
+
+
+# Figures
+
+
+def six_layers(name: str, gain: float) -> dict:
+    made = {"activation": name, "depth": 6, "gain": gain, "bias": 0.0}
+    return {"group": row(name, 6, gain)} | made
+
+
+def test_gradients_are_drawn_at_the_start_and_at_the_end(tmp_path):
+    """Of the weights that are made for each activation, as logarithms; one that is 0 is finite."""
+    settings = [six_layers(name, gain) for name in ("tanh", "relu") for gain in (GLOROT, HE)]
+    table = made_up(tmp_path, settings, restarts=2)
+    powers = np.random.default_rng(0).random((8, 3, 6))
+    steps = [{"trial": f"{i // 2}/{i % 2}", "step": step, "at": (i, n)}
+             for i in range(8) for n, step in enumerate((5, 10, 15))]  # fmt: skip
+    columns = {f"train/gradient_{layer}": powers[..., layer].ravel() for layer in range(6)}
+    table.curves = pd.DataFrame(steps).assign(**{k: 10.0**-v for k, v in columns.items()})
+    table.curves.loc[0, "train/gradient_0"] = 0.0
+    powers[0, 0, 0] = 30
+    for ax, when in zip(activations.gradients_figure(table).axes, (0, 2), strict=True):
+        lines = {line.get_label(): line for line in ax.lines}
+        assert list(lines) == ["tanh", "relu"]
+        for name, trials in [("tanh", [0, 1]), ("relu", [6, 7])]:
+            assert lines[name].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+            expected = -powers[trials, when].mean(axis=0)
+            np.testing.assert_allclose(lines[name].get_ydata(), expected, rtol=1e-9)
+
+
+def test_accuracies_are_drawn_side_by_side_for_every_size_of_weights(tmp_path):
+    settings = [six_layers("tanh", STANDARD), six_layers("relu", HE), six_layers("gelu", HE)]
+    table = made_up(tmp_path, settings)
+    (ax,) = activations.accuracy_figure(table).axes
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    assert names == list(NAMES)
+    drawn = {dots.get_label(): dots.lines[0].get_xydata() for dots in ax.containers}
+    means = [table.numbers(str(i), "test/accuracy").mean() for i in range(3)]
+    tanh, relu, gelu = (names.index(name) for name in ("tanh", "relu", "gelu"))
+    expected = {"standard": [(tanh - 0.2, means[0])],
+                "He": [(relu + 0.2, means[1]), (gelu + 0.2, means[2])]}  # fmt: skip
+    assert drawn.keys() == expected.keys()
+    for label, dots in expected.items():
+        np.testing.assert_allclose(drawn[label], np.reshape(dots, (-1, 2)), rtol=1e-12)
+
+
+def test_a_study_of_ones_own_activations_is_drawn(smoke):
+    """There each has the gain that is given, whether or not it was made for it."""
+    figures = activations.figures(Table(smoke))
+    (ax, _) = figures["gradients"].axes
+    assert [line.get_label() for line in ax.lines] == ["sigmoid", "relu"]
+    (ax,) = figures["accuracy"].axes
+    dots = {dots.get_label(): len(dots.lines[0].get_xydata()) for dots in ax.containers}
+    assert dots == {"Glorot": 2}
+
+
+def test_restarts_that_diverge_have_the_gradients_that_they_made():
+    """One at once, one after the first evaluation, at a step of its own: 12."""
+    nan = np.nan
+    curves = np.array([[1.0, nan, 2.0], [nan, nan, nan], [3.0, 4.0, nan], [np.inf, 5.0, 6.0]])
+    first, last = activations.ends_of(curves[..., None])
+    assert first[:, 0].tolist() == [1, 3, 5]
+    assert last[:, 0].tolist() == [2, 4, 6]
+
+
+def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
+    table = made_up(tmp_path, [six_layers("tanh", GLOROT), six_layers("relu", HE)], restarts=3)
+    logs = {"0/0": [5, 4], "0/1": [3, 2], "0/2": [], "1/0": [1], "1/1": [0, 2], "1/2": [7, 8]}
+    rows = [{"trial": trial, "step": 10 * n if len(found) > 1 else 7,
+             **{f"train/gradient_{i}": 10.0 ** (log if i == 0 else 0) for i in range(6)}}
+            for trial, found in logs.items() for n, log in enumerate(found)]  # fmt: skip
+    table.curves = pd.DataFrame(rows)
+    of = {name: activations.lines(table, 6, activations.own(name))[name]
+          for name in ("tanh", "relu")}  # fmt: skip
+    tanh, relu = (activations.first_against_last(table, of[name]) for name in of)
+    np.testing.assert_allclose(tanh.to_numpy(), [4.5, 2.5, np.nan], rtol=1e-12)
+    np.testing.assert_allclose(relu.to_numpy(), [1, 1, 7.5], rtol=1e-12)
+    assert activations.figures(table).keys() == {"gradients", "accuracy"}
 
 
 def test_figures_show_what_the_study_has(short):

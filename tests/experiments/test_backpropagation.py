@@ -1,7 +1,6 @@
 """The study of backpropagation: one step of the sum and of the mean, error terms, its claims."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from ablax.task import at_step, examples, means
 from experiments import backpropagation
 from experiments.backpropagation import DEEP, DEPTHS, LARGE, MEAN, RATES, SIZES, SUM, USABLE, Config
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "backpropagation")
 points = partial(studies.points_of, backpropagation, "backpropagation")
@@ -194,32 +193,29 @@ def test_the_worked_example_is_compared_digit_by_digit(smoke, monkeypatch):
 # The usable rates
 
 
-def test_usable_rates_are_the_largest_that_end_well():
+def test_usable_rates_are_the_largest_that_end_well(tmp_path):
     def point(m: float, rate: float, **others) -> dict:
         setting = {"error": SUM, "depth": 1, "scale": 1.0, "examples": m, "learning_rate": rate}
         return setting | others
 
-    settings = {
-        "a": point(16.0, 1.0), "b": point(16.0, 4.0), "c": point(16.0, 2.0),
-        "d": point(64.0, 1.0), "e": point(64.0, 2.0),  # two rates are too few
-        "f": point(256.0, 0.5), "g": point(256.0, 1.0), "h": point(256.0, 2.0),
-        "mean": point(16.0, 8.0, error=MEAN), "deep": point(16.0, 16.0, depth=2),
-        "wide": point(16.0, 32.0, scale=4.0),
-    }  # fmt: skip
     good, bad = USABLE * 0.999, USABLE * 1.001
-    last = {"a": (good, good), "b": (bad, good), "c": (good, bad), "d": (good, good),
-            "e": (good, good), "f": (good, bad), "g": (bad, bad), "h": (bad, bad),
-            "mean": (good, good), "deep": (good, good), "wide": (good, good)}  # fmt: skip
-    curves = pd.DataFrame([
-        {"trial": f"{name}{restart}", "step": step, "train/loss": loss if step == 20 else other}
-        for name, losses in last.items()
+    ends = [
+        (point(16.0, 1.0), good, good), (point(16.0, 4.0), bad, good),
+        (point(16.0, 2.0), good, bad),
+        (point(64.0, 1.0), good, good), (point(64.0, 2.0), good, good),  # two rates are too few
+        (point(256.0, 0.5), good, bad), (point(256.0, 1.0), bad, bad),
+        (point(256.0, 2.0), bad, bad),
+        (point(16.0, 8.0, error=MEAN), good, good), (point(16.0, 16.0, depth=2), good, good),
+        (point(16.0, 32.0, scale=4.0), good, good),
+    ]  # fmt: skip
+    curves = [
+        {"trial": f"{i}/{restart}", "step": step, "train/loss": loss if step == 20 else other}
+        for i, (_, *losses) in enumerate(ends)
         for restart, loss in enumerate(losses)
         for step, other in [(10, bad if loss == good else good), (20, loss)]
-    ])  # fmt: skip
-    wide = curves.pivot(index="step", columns="trial", values="train/loss")
-    table = SimpleNamespace(
-        settings=settings, curve=lambda name, column: wide[[f"{name}0", f"{name}1"]]
-    )
+    ]
+    pd.DataFrame(curves).to_parquet(tmp_path / "curves.parquet")
+    table = made_up(tmp_path, [setting for setting, *_ in ends], restarts=2)
     found = backpropagation.usable_rates(table, SUM)
     assert {m: rates.tolist() for m, rates in found.items()} == {16.0: [2.0, 4.0], 256.0: [0.5, 0]}
     assert backpropagation.usable_rates(table, MEAN) == {}

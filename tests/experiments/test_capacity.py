@@ -1,7 +1,6 @@
 """The study of capacity: labels as declared, the width that fits, its claims."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from ablax.task import at_step, examples
 from experiments import capacity
 from experiments.capacity import DEPTHS, FITS, NOISES, SIZES, WIDTHS, Config
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "capacity")
 points = partial(studies.points_of, capacity, "capacity")
@@ -130,19 +129,19 @@ def test_points_are_found_by_width_narrow_to_wide(smoke):
         found = capacity.by_width(table, noise)
         assert list(found) == [2, 8, 16]
         for width, point in found.items():
-            setting = table.settings[point]
+            setting = table.settings[point.point]
             assert (setting["width"], setting["label_noise"]) == (width, noise)
     assert capacity.by_width(table, 0.2) == {}
     assert capacity.noises(table) == [0.0, 0.4]
 
 
-def test_other_depths_and_sizes_are_left_out():
+def test_other_depths_and_sizes_are_left_out(tmp_path):
     base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
-    settings = {"deep": base | {"width": 4, "depth": 2}, "few": base | {"train_size": 50},
-                "wide": base | {"width": 128}, "narrow": base | {"width": 2}}  # fmt: skip
-    table = SimpleNamespace(settings={"baseline": base} | settings)
-    assert capacity.by_width(table, 0.0) == {2: "narrow", 64: "baseline", 128: "wide"}
-    assert list(capacity.by_width(table, 0.0)) == [2, 64, 128]
+    others = [{"width": 4, "depth": 2}, {"train_size": 50}, {"width": 128}, {"width": 2}]
+    table = made_up(tmp_path, [base, *(base | other for other in others)])
+    found = capacity.by_width(table, 0.0)
+    assert {width: point.point for width, point in found.items()} == {2: "4", 64: "0", 128: "3"}
+    assert list(found) == [2, 64, 128]
 
 
 def test_the_threshold_is_the_least_width_that_fits(smoke):
@@ -264,26 +263,15 @@ def test_peaks_are_compared_with_those_of_less_noise(full, monkeypatch):
     assert len(found) == 2
 
 
-def test_gaps_of_few_and_many_examples_are_compared():
-    rng = np.random.default_rng(0)
-    columns = {(p, c): pd.Series(rng.uniform(size=4))
-               for p in ("few", "some", "many")
-               for c in ("train/accuracy", "test/accuracy")}  # fmt: skip
-    groups = {"few": "50 examples", "some": "400 examples", "many": "1000 examples"}
-    table = SimpleNamespace(
-        settings={point: {"group": group} for point, group in groups.items()},
-        named={group: point for point, group in groups.items()},
-        values=lambda point, column: columns[point, column],
-        numbers=lambda point, column: columns[point, column].to_numpy(),
-    )
+def test_gaps_of_few_and_many_examples_are_compared(tmp_path):
+    sizes = [{"group": f"{n} examples", "train_size": n} for n in (50, 400, 1000)]
+    table = made_up(tmp_path / "all", sizes)
     (effect,) = capacity.more_examples(table)
-    few, many = (
-        columns[p, "train/accuracy"] - columns[p, "test/accuracy"] for p in ("few", "many")
-    )
+    rows = table.trials.assign(gap=table.trials["train/accuracy"] - table.trials["test/accuracy"])
+    few, many = (rows[rows["train_size"] == n]["gap"].to_numpy() for n in (50, 1000))
     np.testing.assert_allclose(effect.values, few - many)
     assert effect.expected == POSITIVE
-    del table.settings["many"], table.named["1000 examples"]
-    assert capacity.more_examples(table) is None
+    assert capacity.more_examples(made_up(tmp_path / "two", sizes[:2])) is None
 
 
 def test_what_the_smoke_study_lacks_is_inconclusive(smoke):

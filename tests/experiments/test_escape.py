@@ -294,7 +294,7 @@ def test_every_claim_is_tested_here(short, monkeypatch):
 def test_every_depth_is_compared_with_twice_as_many_layers():
     names = {point["group"]: point["group"] for point in points()}
     table = SimpleNamespace(
-        named=names,
+        methods=lambda **where: names,
         settings={name: {"group": name} for name in names},
         differences=lambda a, b, column: (a, b, column),
     )

@@ -13,7 +13,7 @@ from ablax.sweep.store import read_array
 from experiments import _run, initialization
 from experiments.initialization import CLAIMS, GLOROT, HE, NAMES, SMALL, STANDARD, Config
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "initialization")
 points = partial(studies.points_of, initialization, "initialization")
@@ -331,3 +331,19 @@ def test_the_figure_has_a_panel_for_each_variance_and_direction(short):
         same = np.isclose(rows["variance"], variance) & (rows["activation"] == "relu")
         each = np.log(np.stack([arrays[trial] for trial in rows.loc[same, "trial"]]))
         np.testing.assert_allclose(lines["relu"], np.exp(each.mean(axis=0)), rtol=1e-4)
+
+
+def test_a_line_has_the_layers_of_one_depth_whatever_restarts_choose(tmp_path):
+    """Of two depths of one's own some restarts choose the one, some the other."""
+    defaults = vars(initialization.PRESETS["default"].config)
+    depths = [defaults | {"group": "tanh", "depth": depth} for depth in (4, 5)]
+    objective = {"name": "loss", "direction": "min"}
+    table = made_up(tmp_path, depths, restarts=4, objective=objective)
+    (chosen,) = table.along("activation").values()
+    assert len(set(chosen.by_restart.values())) == 2
+    rows = table.trials
+    layers = {trial: np.ones(n) for trial, n in zip(rows["trial"], rows["depth"], strict=True)}
+    table.array = lambda name: layers
+    axes = initialization.figures(table)["layers"].axes
+    lengths = {len(line.get_xdata()) for ax in axes for line in ax.lines}
+    assert lengths == {table.settings[chosen.point]["depth"]}

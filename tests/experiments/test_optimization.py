@@ -30,7 +30,7 @@ from experiments.optimization import (
     whole,
 )
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "optimization")
 points = partial(studies.points_of, optimization, "optimization")
@@ -112,13 +112,36 @@ def test_the_table_has_every_method_at_several_rates():
     labels = {noisy(name) for name in ("constant", *SCHEDULES)}
     assert rates.keys() == batches | betas | wholes | set(SCHEDULES) | labels
     assert len({json.dumps(point, sort_keys=True) for point in table}) == len(table)
-    for point in table:
-        beta = point["group"].split(" ")[-1]
-        if point.get("optimizer") != "adam" and "momentum" in point:
-            assert float(beta) == point["momentum"]
-        assert ("nesterov" in point["group"]) == (point.get("optimizer") == "nesterov")
-        assert point.get("label_noise", 0) == (0.2 if "labels" in point["group"] else 0)
-        assert point.get("schedule", "constant") in (*SCHEDULES, "constant")
+
+
+PLAIN = {"optimizer": "momentum", "schedule": "constant", "batch_size": 32, "width": 32,
+         "learning_rate": 0.1, "momentum": 0.0, "label_noise": 0.0}  # fmt: skip
+"""What a point is where it says nothing else."""
+
+
+def test_methods_are_what_they_are_called():
+    betas = {
+        f"{name} {beta:g}": {"optimizer": name, "momentum": beta}
+        for name in ("momentum", "nesterov")
+        for beta in (0.5, 0.9, 0.95, 0.99)
+    }
+    expected = {
+        "baseline": {},
+        "adam": {"optimizer": "adam", "momentum": 0.9},
+        "batches of 4": {"batch_size": 4},
+        "batches of 256": {"batch_size": 256},
+        "all at once": {"batch_size": 1024},
+        "all at once, for as long": {"batch_size": 1024},
+        **betas,
+        **{f"all at once, {name}": of | {"batch_size": 1024} for name, of in betas.items()},
+    }
+    for name in ("constant", *SCHEDULES):
+        expected[name] = {"schedule": name}
+        expected[f"{name}, random labels"] = {"schedule": name, "label_noise": 0.2}
+    for point in points():
+        found = {name: point.get(name, usual) for name, usual in PLAIN.items()}
+        rate = {"learning_rate": found["learning_rate"]}
+        assert found == PLAIN | expected[point["group"]] | rate, point["group"]
 
 
 def test_a_smoke_study_is_two_points():
@@ -227,6 +250,17 @@ def test_a_few_steps_are_the_formula(optimizer):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
 
+def test_the_first_step_of_adam_is_as_large_as_the_rate():
+    config = Config(optimizer="adam", batch_size=EXAMPLES, width=4, momentum=0.9)
+    task, trial, data, state = begun(config)
+    x, y = map(np.array, examples(data["train"]))
+    before = jax.tree.map(np.float64, state.params)
+    _, slopes = softmax_gradient(before, np.float64(x).reshape(len(x), -1), y)
+    moved, _ = jax.jit(task.step)(state, trial, data)
+    change = np.float64(moved.params["output"]["bias"]) - before["output"]["bias"]
+    np.testing.assert_allclose(change, -0.1 * np.sign(slopes["output"]["bias"]), rtol=1e-4)
+
+
 def test_what_is_chosen_by_is_what_is_trained_on():
     """Also where labels are random: those, and not the true ones."""
     clean = begun(Config())[2]
@@ -333,18 +367,29 @@ def test_extreme_rates_are_compared_with_the_best_one(short, name):
     values = worse["train/loss"].to_numpy(np.float64) - best.to_numpy()
     np.testing.assert_allclose(effect.values, values, rtol=1e-9)
     assert effect.expected == POSITIVE
+    assert f": rate {RATE_CLAIMS[name]:g} (" in effect.measured
     assert (effect.values > 0).all()
 
 
+def test_an_extreme_rate_of_another_method_is_not_compared(tmp_path):
+    settings = [PLAIN | {"group": "constant", "learning_rate": rate} for rate in (0.1, 32.0)]
+    better = PLAIN | {"group": "momentum 0.5", "momentum": 0.5, "learning_rate": 32.0}
+    losses = np.repeat([0.1, 0.9, 0.2], 4)
+    table = made_up(tmp_path, [*settings, better], {"valid/loss": losses})
+    (effect,) = effects(optimization, "too-large-a-rate-overshoots", table)
+    np.testing.assert_array_equal(effect.values, table.differences("1", "0", "train/loss"))
+
+
 def with_clock(table: Table, of_batch: float, of_all: float) -> Table:
-    """The table, by a clock that says how long a step of each took."""
+    """The table, by a clock that says how long a step of each took, in two launches."""
     said = []
     for size, cost in [(BATCH, of_batch), (EXAMPLES, of_all)]:
         rows = table.trials[table.trials["batch_size"] == size]
         program = f"batch_size={size}"  # the only static that differs in this study
-        said.append((program, "seconds training", cost * rows["steps"].sum()))
+        seconds = cost * rows["steps"].sum()
+        said += [(program, "seconds training", share * seconds) for share in (0.7, 0.3)]
     others = [("batch_size=3", "seconds training", 99.0), (said[0][0], "seconds compiling", 99.0)]
-    said = [*others, *said]
+    said = [*said, *others]
     table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
     return table
 
@@ -383,21 +428,82 @@ def test_equal_time_is_what_both_have_had(short, of_batch, of_all, ends):
     assert effect.expected == NEGATIVE
 
 
+def test_without_a_clock_nothing_is_said_of_time(tmp_path):
+    groups = {"constant": BATCH, TIMED: EXAMPLES}
+    settings = [PLAIN | {"group": name, "batch_size": size} for name, size in groups.items()]
+    table = made_up(tmp_path, settings)
+    assert not effects(optimization, "stochastic-beats-batch-at-equal-time", table)
+    assert optimization.batch_figure(table) is None
+
+
 def test_seconds_of_a_step_are_all_seconds_over_all_steps(short):
     table = with_clock(Table(short), 3.0, 7.0)
     assert optimization.seconds_per_step(table) == pytest.approx({BATCH: 3.0, EXAMPLES: 7.0})
 
 
+def test_only_programs_of_plain_descent_are_timed(tmp_path):
+    names = ("optimizer", "schedule", "batch_size")
+    costs = {("momentum", "constant", 32): 2.0, ("momentum", "cosine", 32): 99.0,
+             ("adam", "constant", 32): 99.0, ("momentum", "constant", 4): 3.0}  # fmt: skip
+    settings = [dict(zip(names, of, strict=True)) for of in costs]
+    table = made_up(tmp_path, [PLAIN | setting for setting in settings])
+    said, programs = [], {}
+    for i, (setting, cost) in enumerate(zip(settings, costs.values(), strict=True)):
+        said.append((f"p{i}", "seconds training", cost * table.numbers(str(i), "steps").sum()))
+        programs[f"p{i}"] = {"statics": setting}
+    table.study["provenance"]["programs"] = programs
+    table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
+    assert optimization.seconds_per_step(table) == pytest.approx({32: 2.0, 4: 3.0})
+
+
+# Figures
+
+
 def test_both_batches_are_drawn_against_epochs_and_time(short):
-    figure = optimization.batch_figure(with_clock(Table(short), 1.0, 1.0))
+    figure = optimization.batch_figure(with_clock(Table(short), 0.5, 2.0))
     assert figure is not None
     left, right = (ax for ax in figure.axes if ax.has_data())
-    _, names = left.get_legend_handles_labels()
-    assert set(names) == {"batches of 32", "all at once", TIMED}
-    lines = {line.get_label(): line.get_xdata() for line in left.lines}
-    np.testing.assert_allclose(lines["batches of 32"][-1], 2)
-    np.testing.assert_allclose(lines[TIMED][-1], 80)
+    labels = ["batches of 32", "all at once", TIMED]
+    assert left.get_legend_handles_labels()[1] == labels
+    for label in labels:
+        steps, losses = curves_by_the_others(short, "constant" if "32" in label else label)
+        epoch, milliseconds = (1 / 32, 500) if "32" in label else (1, 2000)
+        for ax, each in [(left, epoch), (right, milliseconds)]:
+            (line,) = [line for line in ax.lines if line.get_label() == label]
+            np.testing.assert_allclose(line.get_xdata(), each * steps)
+            np.testing.assert_allclose(line.get_ydata(), losses.mean(axis=0), rtol=1e-6)
     assert right.get_xscale() == "log"
+
+
+def test_the_cliff_has_the_training_loss_of_every_rate(tmp_path):
+    """By small batches, at a constant rate, with true labels: a line for each momentum, and Adam's.
+
+    Also where the points are not in the order of their rates.
+    """
+    shown = {"momentum 0": [{"learning_rate": 0.1}, {"learning_rate": 0.01}],
+             "momentum 0.5": [{"momentum": 0.5}],
+             "adam": [{"optimizer": "adam", "learning_rate": 0.001, "momentum": 0.9}]}  # fmt: skip
+    others = [{"batch_size": 4}, {"schedule": "cosine"}, {"label_noise": 0.2},
+              {"optimizer": "nesterov", "momentum": 0.5}]  # fmt: skip
+    settings = [setting for line in shown.values() for setting in line]
+    settings += [setting | {"learning_rate": 1.0} for setting in others]
+    table = made_up(tmp_path, [PLAIN | setting for setting in settings])
+    (ax,) = optimization.cliff_figure(table).axes
+    lines = {line.get_label(): line.lines[0].get_xydata().tolist() for line in ax.containers}
+    mean = [table.numbers(str(i), "train/loss").mean() for i in range(4)]
+    assert lines == {
+        "momentum 0": [[0.01, mean[1]], [0.1, mean[0]]],
+        "momentum 0.5": [[0.1, mean[2]]],
+        "adam": [[0.001, mean[3]]],
+    }
+
+
+def test_methods_are_drawn_by_their_training_loss(tmp_path):
+    table = made_up(tmp_path, [{"group": name} for name in ("baseline", "adam", "cosine")])
+    (ax,) = optimization.methods_figure(table).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["adam", "cosine"]
+    drawn = [dot.lines[0].get_xdata()[0] for dot in ax.containers]
+    assert drawn == [table.numbers(name, "train/loss").mean() for name in ("1", "2")]
 
 
 def test_a_batch_above_the_training_examples_is_refused(capsys):

@@ -1,7 +1,6 @@
 """The study of penalty and decay: one step by hand, who is paired with whom, the claims."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from ablax.task import at_step, examples
 from experiments import weight_decay
 from experiments.weight_decay import RATES, SAME, STRENGTHS, Config, pairs
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "weight_decay")
 points = partial(studies.points_of, weight_decay, "weight_decay")
@@ -117,24 +116,24 @@ def test_with_adam_they_part_at_once():
 # Who is paired with whom
 
 
-def table_of(settings: list[dict]) -> SimpleNamespace:
+@pytest.fixture
+def table_of(tmp_path):
     defaults = {"optimizer": "sgd", "width": 32, "batch_size": 64, "learning_rate": 0.1,
                 "fix": "none", "l2": 0.0, "weight_decay": 0.0}  # fmt: skip
-    return SimpleNamespace(settings={str(i): defaults | s for i, s in enumerate(settings)})
+    return lambda settings: made_up(tmp_path, [defaults | s for s in settings])
 
 
-def apart(table: SimpleNamespace, a: str, b: str) -> set[str]:
+def apart(table: Table, a: str, b: str) -> set[str]:
     """The settings in which two points differ."""
     ours, theirs = table.settings[a], table.settings[b]
     return {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
 
 
-def test_the_table_pairs_every_strength_once():
+def test_the_table_pairs_every_strength_once(table_of):
     for optimizer in RATES:
         table = table_of(points())
         found = pairs(table, optimizer)
-        assert list(found) == STRENGTHS
-        for strength, (penalty, decay) in found.items():
+        for strength, (penalty, decay) in zip(STRENGTHS, found, strict=True):
             assert apart(table, penalty, decay) == {"group", "l2", "weight_decay"}
             assert table.settings[penalty]["optimizer"] == optimizer
             assert table.settings[penalty]["l2"] == strength
@@ -144,33 +143,31 @@ def test_the_table_pairs_every_strength_once():
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        (["--l2", 0, 1e-3, "--weight-decay", 0, 2e-3, 4e-3], {1e-3: (1e-3, 2e-3)}),
-        (["--l2", 0, 1e-3, 2e-3, "--weight-decay", 0, 4e-3], {2e-3: (2e-3, 4e-3)}),
-        (["--l2", 1e-3, "--weight-decay", 2e-3], {}),
-        (["--l2", 0, 1e-3, "--weight-decay", 0, 1e-3], {}),
-        (["--l2", 0, 1e-3], {}),
-        (["--weight-decay", 0, 1e-3], {}),
+        (["--l2", 0, 1e-3, "--weight-decay", 0, 2e-3, 4e-3], [(1e-3, 2e-3)]),
+        (["--l2", 0, 1e-3, 2e-3, "--weight-decay", 0, 4e-3], [(2e-3, 4e-3)]),
+        (["--l2", 1e-3, "--weight-decay", 2e-3], []),
+        (["--l2", 0, 1e-3, "--weight-decay", 0, 1e-3], []),
+        (["--l2", 0, 1e-3], []),
+        (["--weight-decay", 0, 1e-3], []),
     ],
 )
-def test_a_grid_of_ones_own_pairs_what_matches(typed, expected):
+def test_a_grid_of_ones_own_pairs_what_matches(typed, expected, table_of):
     table = table_of(points(*typed, "--optimizer", "sgd"))
     found = pairs(table, "sgd")
-    assert {
-        strength: (table.settings[a]["l2"], table.settings[b]["weight_decay"])
-        for strength, (a, b) in found.items()
-    } == expected
-    for a, b in found.values():
+    settings = table.settings
+    assert [(settings[a]["l2"], settings[b]["weight_decay"]) for a, b in found] == expected
+    for a, b in found:
         assert table.settings[a]["weight_decay"] == table.settings[b]["l2"] == 0
     assert not pairs(table, "adam")
 
 
 @pytest.mark.parametrize("typed", [["--width", 4, 8], ["--batch-size", 32, 64],
                                    ["--learning-rate", 0.05, 0.1]])  # fmt: skip
-def test_pairs_differ_in_nothing_else(typed):
+def test_pairs_differ_in_nothing_else(typed, table_of):
     """Another axis multiplies the table: a penalty is compared with the decay of its own width."""
     table = table_of(points("--optimizer", "sgd", *typed))
-    found = list(pairs(table, "sgd").values())
-    assert found
+    found = pairs(table, "sgd")
+    assert len(found) == 2 * len(STRENGTHS)
     for a, b in found:
         assert apart(table, a, b) == {"group", "l2", "weight_decay"}
 
@@ -243,7 +240,8 @@ def test_distances_are_those_of_the_arrays(smoke, optimizer, bounds, monkeypatch
         expected = np.sqrt(((ours - theirs) ** 2).sum(axis=1) / (theirs**2).sum(axis=1))
         np.testing.assert_allclose(effect.values, expected, rtol=1e-4)
         assert effect.expected == bounds
-        assert f"{optimizer}, λ = {strength:g}" in effect.measured
+        assert f"optimizer={optimizer} " in effect.measured
+        assert effect.measured.endswith(f"l2={strength:g}")
     if optimizer == "sgd":
         assert max(effect.values.max() for effect in found) < SAME
 

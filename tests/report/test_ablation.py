@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablax.report.ablation import ablation, ablation_frame, points_frame, trials_of
+from ablax.report.ablation import ablation, ablation_frame, points_frame
 from ablax.report.statistics import restarts_to_settle
 from tests.report.runs import (
     BASE,
@@ -101,9 +101,9 @@ def test_a_row_holds_the_trials_that_stand_for_it(tmp_path):
     chosen = table.chosen(["l2=0.1", "l2=1"])
     (row,) = [row for row in ablation(table) if row.versus]
     expected = [f"{chosen.by_restart[r]}/{r}" for r in range(3)]
-    assert row.trials["trial"].tolist() == trials_of(table, chosen)["trial"].tolist() == expected
+    assert row.trials["trial"].tolist() == table.of(chosen)["trial"].tolist() == expected
     assert row.diverged == expected.count("l2=1/1")
-    assert trials_of(table, "l2=1")["trial"].tolist() == ["l2=1/0", "l2=1/1", "l2=1/2"]
+    assert table.of("l2=1")["trial"].tolist() == ["l2=1/0", "l2=1/1", "l2=1/2"]
 
 
 METHODS = ["A", "B", "C"]

@@ -294,7 +294,8 @@ def test_curves_are_means_for_as_long_as_every_restart_runs(tmp_path):
 
 
 def test_curves_of_what_is_no_loss_are_on_a_plain_scale(tmp_path):
-    curves = {f"{p}/{r}": {10: {"valid/accuracy": 0.5}} for p in ("base", "l2=0.1") for r in (0, 1)}
+    each = {step: {"valid/accuracy": 0.5} for step in (10, 20)}
+    curves = {f"{p}/{r}": each for p in ("base", "l2=0.1") for r in (0, 1)}
     objective = {"name": "accuracy", "direction": "max"}
     (ax,) = charts.learning_curves(with_curves(tmp_path, curves, objective=objective)).axes
     assert (ax.get_yscale(), ax.get_ylabel()) == ("linear", "validation accuracy")
@@ -314,9 +315,18 @@ NAN = float("nan")
     ],
     ids=["diverged", "others missing", "no common step", "all diverged", "another column"],
 )
-def test_curves_with_holes_are_drawn_as_far_as_they_go(curves, tmp_path):
-    for figure in standard(with_curves(tmp_path, curves)).values():
+def test_curves_without_two_common_steps_are_no_lines(curves, tmp_path):
+    found = standard(with_curves(tmp_path, curves))
+    assert "curves" not in found
+    for figure in found.values():
         drawn(figure)
+
+
+def test_curves_with_holes_are_drawn_as_far_as_they_go(tmp_path):
+    """Of one point a line, of the other what there is."""
+    curves = {"base/0": {10: {"valid/loss": NAN}, 20: {"valid/loss": 1.0}}}
+    curves |= {f"l2=0.1/{r}": {s: {"valid/loss": 1.0} for s in (10, 20)} for r in (0, 1)}
+    drawn(standard(with_curves(tmp_path, curves))["curves"])
 
 
 @pytest.mark.parametrize("curves", [{}, {"base/0": {10: {"valid/loss": NAN}}}])

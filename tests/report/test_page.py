@@ -146,6 +146,20 @@ def test_figures_of_the_experiment_are_beside_those_of_every_report(tmp_path):
         assert (tmp_path / "report" / f"mine.{kind}").stat().st_size > 100
 
 
+def test_a_figure_that_shows_nothing_is_left_out(tmp_path):
+    table = two_points(tmp_path)
+    with figures.style():
+        empty, (left, _) = figures.panels(2)
+        left.set(xlabel="nothing of this", ylabel="is in the study")
+        half, (_, ax) = figures.panels(2)
+        ax.scatter([1], [1])
+        drawn = {"empty": empty, "half": half, "picture": figures.images({"a": np.ones((1, 2, 2))})}
+        path = page.build(table, question="?", drawn=drawn, claims=())
+    assert {"half.png", "picture.png"} <= {p.name for p in path.parent.iterdir()}
+    assert not (path.parent / "empty.png").exists()
+    assert "empty" not in (path.parent / "report.md").read_text()
+
+
 def test_the_plan_the_provenance_and_the_times_are_on_the_page(tmp_path):
     table = two_points(tmp_path)
     pd.DataFrame({"program": ["toy"], "what": ["compile"], "value": [1.5]}).to_parquet(

@@ -423,6 +423,12 @@ def test_the_caption_names_rows_whose_bootstrap_is_another(tmp_path):
     assert "BCa is undefined for the interquartile mean of baseline: percentile." in said
 
 
+def test_the_caption_counts_rows_that_are_too_many_to_name(tmp_path):
+    trials = [row for of in POINTS for row in series(of, test_accuracy=[0.5] * 4)]
+    said = caption(write(tmp_path, POINTS, trials))
+    assert "BCa is undefined for the median of 4 of 4 rows: percentile." in said
+
+
 def test_a_halved_study_prints_its_last_round_alone(tmp_path):
     table = halved(tmp_path, [POINTS, [BASE, WEAK]])
     assert columns(points_table(table))["method"] == ["baseline", "L2"]

@@ -240,6 +240,35 @@ def test_methods_are_chosen_among_the_points_with_these_settings(tmp_path):
     assert table.methods(model="none") == {}
 
 
+def test_a_line_has_one_point_for_every_value_from_low_to_high(tmp_path):
+    """Where other axes cross it, the one that validation chooses, whichever comes first."""
+    points = [point(f"{l2} {model}", "L2", model, l2=l2) for l2 in (1.0, 0.0, 0.1)
+              for model in ("linear", "mlp")]  # fmt: skip
+    for seed in range(4):
+        table = write(tmp_path / f"{seed}", points, random_trials(points, seed=seed))
+        line = table.along("l2")
+        assert list(line) == [0.0, 0.1, 1.0]
+        for l2, found in line.items():
+            assert found == table.chosen([f"{l2} linear", f"{l2} mlp"])
+        alone = table.along("l2", model="linear")
+        assert [found.point for found in alone.values()] == [f"{l2} linear" for l2 in alone]
+    assert table.along("l2", model="none") == {}
+    assert table.among(l2=0.1) == ["0.1 linear", "0.1 mlp"]
+    assert table.among(l2=0.1, model="mlp") == ["0.1 mlp"]
+    assert table.among() == [of["name"] for of in points]
+
+
+def test_of_a_choice_are_the_trials_that_stand_for_it(tmp_path):
+    trials = series(BASE, valid_loss=[9.0] * 4)
+    trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6])
+    trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5])
+    table = write(tmp_path, [BASE, WEAK, STRONG], trials[::-1])
+    found = table.of(table.chosen(["l2=0.1", "l2=1"]))
+    assert found["trial"].tolist() == ["l2=1/0", "l2=0.1/1", "l2=0.1/2", "l2=0.1/3"]
+    assert table.trial_ids(table.chosen(["l2=0.1", "l2=1"])) == found["trial"].tolist()
+    assert table.of("l2=1")["trial"].tolist() == [f"l2=1/{r}" for r in range(4)]
+
+
 # The values of points, restart by restart
 
 

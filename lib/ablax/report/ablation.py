@@ -97,7 +97,7 @@ def ablation(table: Table) -> list[Row]:
             Row(
                 group,
                 chosen,
-                trials_of(table, chosen),
+                table.of(chosen),
                 table.interval(chosen, column),
                 bootstrap_interval(values, median),
                 bootstrap_interval(values, interquartile_mean),
@@ -133,16 +133,6 @@ def _corrected(rows: Sequence[Row], level: float) -> list[Row]:
             row = replace(row, versus=replace(row.versus, p_corrected=p, settles_at=settles_at))
         found.append(row)
     return found
-
-
-def trials_of(table: Table, point: str | Chosen) -> pd.DataFrame:
-    """The rows of trials.parquet that stand for a point or a choice, by restart."""
-    if isinstance(point, str):
-        return table.of(point)
-    names = pd.DataFrame(
-        [{"point": name, "restart": restart} for restart, name in point.by_restart.items()]
-    )
-    return names.merge(table.scored, on=["point", "restart"], how="inner")
 
 
 def ablation_frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from ablax.report.figures import (
     with_intervals,
 )
 from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval, share_interval
-from ablax.report.tables import BASELINE, Table
+from ablax.report.tables import BASELINE, Chosen, Table
 
 SPLITS = {"train": "training", "valid": "validation"}
 """Those that curves are of, in words."""
@@ -39,8 +39,8 @@ def standard(table: Table, rows: Sequence[Row]) -> dict[str, Figure]:
     drawn = {"restarts": strips(table, rows)}
     if (map_ := heat_map(table)) is not None:
         drawn["heat_map"] = map_
-    if {f"{split}/{table.objective.name}" for split in SPLITS} & set(table.curves.columns):
-        drawn["curves"] = learning_curves(table)
+    if (curves := learning_curves(table)) is not None:
+        drawn["curves"] = curves
     if max(row.n for row in rows) > 1:
         drawn["profiles"] = profiles(table, rows)
         if f"valid/{table.objective.name}" in table.trials:
@@ -183,16 +183,22 @@ def _by_baseline(table: Table, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
-def learning_curves(table: Table) -> Figure:
-    """Validation objective against steps, of the best point and its baseline, with bands."""
+def learning_curves(table: Table) -> Figure | None:
+    """Validation objective against steps, of the best point and its baseline, with bands.
+
+    None where there is no line to draw, as where a restart ends at its first evaluation.
+    """
     name = table.objective.name
     best = table.best().point
     points = [point for point in dict.fromkeys((table.baseline(best), best)) if point]
     splits = [split for split in SPLITS if f"{split}/{name}" in table.curves]
+    lines = {(s, p): _curve(table, p, f"{s}/{name}") for s in splits for p in points}
+    if max((len(steps) for steps, _ in lines.values()), default=0) < 2:
+        return None
     figure, axes = panels(len(splits), width=5.0)
     for ax, split in zip(axes, splits, strict=True):
         for number, point in enumerate(points):
-            steps, found = _curve(table, point, f"{split}/{name}")
+            steps, found = lines[split, point]
             shaded(ax, steps, found, number=number, alpha=0.2, label=point)
         ys = np.concatenate([line.get_ydata() for line in ax.lines])
         log = name == "loss" and len(ys) > 0 and ys.min() > 0
@@ -333,7 +339,7 @@ def _strength_panel(ax: Axes, table: Table, field: str, lines: Mapping[str, list
     legend(ax)
 
 
-def complexity(ax: Axes, table: Table, point: str, metric: str | None = None) -> None:
+def complexity(ax: Axes, table: Table, point: str | Chosen, metric: str | None = None) -> None:
     """The model-complexity graph: loss against steps, one thin line a restart, means bold.
 
     The mean is drawn for as long as every restart is running.
@@ -351,7 +357,8 @@ def complexity(ax: Axes, table: Table, point: str, metric: str | None = None) ->
         ax.plot(mean.index, mean, color=COLOURS[number], linewidth=2, label=label)
     stop = mean_interval(table.numbers(point, "best_step")).estimate
     ax.axvline(stop, color="black", linestyle=":", label=f"selected: step {stop:.0f}")
-    ax.set(title=point, xlabel="steps", ylabel=f"{name} (log scale)")
+    title = point if isinstance(point, str) else point.point
+    ax.set(title=title, xlabel="steps", ylabel=f"{name} (log scale)")
     if any(np.nanmax(line.get_ydata(), initial=0.0) > 0 for line in ax.lines[:-1]):
         ax.set_yscale("log")
     legend(ax)

@@ -100,9 +100,8 @@ def within(
             return None
         return [
             Effect(values.to_numpy(np.float64), f"{measured}, {point}", expected, share)
-            for point, setting in table.settings.items()
-            if all(setting[field] == value for field, value in where.items())
-            and not (values := table.values(point, column)).isna().any()
+            for point in table.among(**where)
+            if not (values := table.values(point, column)).isna().any()
         ] or None
 
     return test

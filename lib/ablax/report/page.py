@@ -11,7 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from ablax.report import charts, figures
-from ablax.report.ablation import Row, ablation, ablation_frame, points_frame, trials_of
+from ablax.report.ablation import Row, ablation, ablation_frame, points_frame
 from ablax.report.claims import Claim, Judgement, evidence_in_words, judge_all
 from ablax.report.printed import (
     Printed,
@@ -54,11 +54,13 @@ def build(
 
     Args:
         question: what the experiment asks, in one or more sentences.
-        drawn: {name: the experiment's own figures}, beside those of every report.
+        drawn: {name: the experiment's own figures}, beside those of every report. One that shows
+            nothing is left out: a study of one's own axes may lack what it is about.
         claims: what to judge on the table.
     """
     directory = table.directory / "report"
     rows = ablation(table)
+    drawn = {name: f for name, f in drawn.items() if any(ax.has_data() for ax in f.axes)}
     drawn = {**charts.standard(table, rows), **drawn}
     figures.save(drawn, directory)
     captions = {name: str(figure.get_label() or name) for name, figure in drawn.items()}
@@ -155,9 +157,7 @@ def _rungs_in_words(table: Table) -> str:
 def evidence(table: Table, rows: Sequence[Row]) -> list[Evidence]:
     """The trials behind every row of both tables: ids, seeds, status and result."""
     lists = [(f"row-{i}", row.group, row.trials) for i, row in enumerate(rows)]
-    lists += [
-        (f"point-{i}", point, trials_of(table, point)) for i, point in enumerate(table.settings)
-    ]
+    lists += [(f"point-{i}", point, table.of(point)) for i, point in enumerate(table.settings)]
     metric = f"test/{table.headline.name}"
     columns = ("trial", "point", "restart", "status", "steps", metric)
     raw = table.trials.set_index("trial")[metric]  # not as ranked: as measured

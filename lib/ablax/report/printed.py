@@ -212,8 +212,9 @@ def ablation_caption(table: Table, rows: Sequence[Row]) -> str:
         ("interquartile mean", [row.interquartile_mean for row in rows]),
     ]:
         plain = [r.group for r, i in zip(rows, intervals, strict=True) if i.method == "percentile"]
+        of = ", ".join(plain) if len(plain) <= 3 else f"{len(plain)} of {len(rows)} rows"
         if plain:
-            said.append(f"BCa is undefined for the {what} of {', '.join(plain)}: percentile.")
+            said.append(f"BCa is undefined for the {what} of {of}: percentile.")
     return " ".join([*said, diverged_in_words(table)])
 
 

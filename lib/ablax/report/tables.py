@@ -86,6 +86,7 @@ class Table:
         self.rungs: list[Rung] = []
         self._widened: dict[str, pd.DataFrame] = {}
         self._shares: dict[str, bool] = {}
+        self._choices_made: dict[tuple[str, ...], Chosen] = {}
         if "round" in self.trials and self.study["rounds"]["gives"] == "state":
             self._follow_to_the_last_round()
 
@@ -123,14 +124,6 @@ class Table:
     def settings(self) -> dict[str, dict[str, Any]]:
         """{point: {field: value}}, and the group of each."""
         return self.points.to_dict("index")  # type: ignore[return-value]
-
-    @cached_property
-    def named(self) -> dict[str, str]:
-        """{group: its first point}: of a group of one, its point."""
-        found: dict[str, str] = {}
-        for point, setting in self.settings.items():
-            found.setdefault(setting["group"], point)
-        return found
 
     @cached_property
     def scored(self) -> pd.DataFrame:
@@ -187,9 +180,18 @@ class Table:
         """{trial: array} of arrays/<name>.parquet; of the parts, while the study runs."""
         return Store(self.directory).read_arrays(name)
 
-    def of(self, point: str) -> pd.DataFrame:
-        """The trials of one point, in order of their restarts, as `scored`."""
-        return self._by_point[point]
+    def of(self, point: str | Chosen) -> pd.DataFrame:
+        """The trials of a point by restart, as `scored`; of a choice, those that stand for it."""
+        if isinstance(point, str):
+            return self._by_point[point]
+        rows = pd.concat(
+            [self._by_point[name] for name in dict.fromkeys(point.by_restart.values())]
+        )
+        standing = [
+            point.by_restart.get(restart) == name
+            for restart, name in zip(rows["restart"], rows["point"], strict=True)
+        ]
+        return pd.DataFrame(rows[standing]).sort_values("restart")
 
     def values(self, point: str | Chosen, column: str) -> pd.Series:
         """A column of one point's trials, indexed by restart; of a choice, those it stands for."""
@@ -206,12 +208,8 @@ class Table:
         return self.values(point, column).to_numpy(np.float64)
 
     def trial_ids(self, point: str | Chosen) -> list[str]:
-        """The trials of a point by restart; of a choice, those that stand for it."""
-        if isinstance(point, str):
-            return self.of(point)["trial"].to_list()
-        names = set(point.by_restart.values())
-        each = {name: self.of(name).set_index("restart")["trial"] for name in names}
-        return [str(each[name][restart]) for restart, name in point.by_restart.items()]
+        """The names of `of`."""
+        return self.of(point)["trial"].to_list()
 
     def curve(self, point: str | Chosen, column: str) -> pd.DataFrame:
         """A column of curves.parquet as steps × `trial_ids`; NaN where a trial had ended."""
@@ -285,16 +283,34 @@ class Table:
             members.setdefault((baseline, setting["group"]), []).append(name)
         return {key: points for members in families.values() for key, points in members.items()}
 
+    def among(self, **where: Any) -> list[str]:
+        """The points with these settings."""
+        return [
+            point
+            for point, setting in self.settings.items()
+            if all(setting[field] == value for field, value in where.items())
+        ]
+
     def methods(self, **where: Any) -> dict[str, Chosen]:
         """{method: what validation chooses of it}, among the points with these settings.
 
         Of a method on several baselines (axes that cross the table), of all of them together.
         """
-        found: dict[str, list[str]] = {}
-        for point, setting in self.settings.items():
-            if all(setting[field] == value for field, value in where.items()):
-                found.setdefault(setting["group"], []).append(point)
-        return {method: self.chosen(points) for method, points in found.items()}
+        return self._choices("group", where)
+
+    def along(self, field: str, **where: Any) -> dict[Any, Chosen]:
+        """{value of a field: what validation chooses of the points with it}, from low to high.
+
+        Among the points with these settings: where other axes cross the line, one of each value
+        is chosen, as in `methods`.
+        """
+        return dict(sorted(self._choices(field, where).items()))
+
+    def _choices(self, field: str, where: dict[str, Any]) -> dict[Any, Chosen]:
+        found: dict[Any, list[str]] = {}
+        for point in self.among(**where):
+            found.setdefault(self.settings[point][field], []).append(point)
+        return {value: self.chosen(points) for value, points in found.items()}
 
     def _wide(self, column: str) -> pd.DataFrame:
         """A column as restarts × points; NaN where a trial has not finished."""
@@ -316,6 +332,12 @@ class Table:
 
     def chosen(self, points: Sequence[str]) -> Chosen:
         """The choice among some points by their mean objective on the validation split."""
+        key = tuple(points)
+        if key not in self._choices_made:
+            self._choices_made[key] = self._choose(key)
+        return self._choices_made[key]
+
+    def _choose(self, points: Sequence[str]) -> Chosen:
         if f"valid/{self.objective.name}" not in self.trials:  # nothing to choose by
             finished = sorted(set(self.trials.loc[self.trials["point"].isin(points), "restart"]))
             return Chosen(points[0], dict.fromkeys(finished, points[0]))
