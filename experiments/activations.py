@@ -162,7 +162,16 @@ def task(config: Config) -> Task:
 
 
 def figures(table: Table) -> dict:
-    return {"gradients": gradients_figure(table), "accuracy": accuracy_figure(table)}
+    return {
+        "gradients": gradients_figure(table),
+        "accuracy": accuracy_figure(table),
+        "units": units_figure(table),
+    }
+
+
+def depths_of(table: Table) -> list[int]:
+    """The depths of the study, but for that of the networks that are off at first."""
+    return sorted({setting["depth"] for setting in table.settings.values()} - {1}) or [1]
 
 
 def lines(table: Table, depth: int, gain: float) -> dict[str, Chosen]:
@@ -217,7 +226,7 @@ def gradients_figure(table: Table):
 
 def accuracy_figure(table: Table):
     """Test accuracy by activation, depth and size of the initial weights."""
-    depths = sorted({setting["depth"] for setting in table.settings.values()} - {1}) or [1]
+    depths = depths_of(table)
     gains = [*WORDS, *sorted({setting["gain"] for setting in table.settings.values()} - {*WORDS})]
     figure, axes = draw.panels(len(depths), width=5.4, sharey=True)
     for ax, depth in zip(axes, depths, strict=True):
@@ -235,6 +244,33 @@ def accuracy_figure(table: Table):
         draw.legend(ax)
     return draw.captioned(
         figure, "Test accuracy by activation, depth and initial weights, with 95% intervals."
+    )
+
+
+def made_for(name: str, depth: int) -> dict[str, Any]:
+    """The settings of an activation with the weights that are made for it."""
+    return {"activation": name, "depth": depth, "gain": own(name), "bias": 0.0}
+
+
+def units_figure(table: Table):
+    """The share of units that hardly learn any more, by learning rate and depth."""
+    depths = depths_of(table)
+    measures = {"flat": f"share of slopes below {FLAT:g}", "off": "share of units never above 0"}
+    figure, axes = draw.panels(2 * len(depths), width=5.0, height=3.2, columns=len(depths))
+    for place, ax in enumerate(axes):
+        measure, depth = list(measures)[place // len(depths)], depths[place % len(depths)]
+        for number, name in enumerate(NAMES):
+            rates = table.along("learning_rate", **made_for(name, depth))
+            values = [table.interval(point, f"train/{measure}") for point in rates.values()]
+            if rates:
+                draw.with_intervals(ax, list(rates), values, label=name, number=number)
+        ax.set(xscale="log", xlabel="learning rate", ylabel=measures[measure])
+        ax.set(title=f"{depth} hidden layers")
+    draw.legend(axes[0])
+    return draw.captioned(
+        figure,
+        "Units that hardly learn any more: flat ones (above) and those that no example turns on "
+        "(below), each activation with the weights made for it.",
     )
 
 
@@ -264,6 +300,20 @@ def first_against_last(table: Table, point: Chosen) -> pd.Series:
     return pd.DataFrame(ratios, index=table.of(point)["restart"].to_numpy()).mean(axis=1)
 
 
+def at_rates(column: str, name: str, measured: str) -> Test:
+    """The test of the largest learning rate less the smallest, in networks of two layers."""
+
+    def test(table: Table) -> list[Effect] | None:
+        rates = table.along("learning_rate", **made_for(name, SHALLOW))
+        if len(rates) < 2:
+            return None
+        high, low = max(rates), min(rates)
+        values = table.differences(rates[high], rates[low], column)
+        return [Effect(values, f"{measured}, {name}: learning rate {high:g} − {low:g}")]
+
+    return test
+
+
 def sparse(table: Table) -> list[Effect] | None:
     """The share of outputs that are 0 in trained networks of ReLU, at the best rate."""
     points = {depth: lines(table, depth, HE).get("relu") for depth in (SHALLOW, DEEP)}
@@ -287,8 +337,8 @@ CLAIMS = [
         "least.",
         "course notes, The Vanishing Gradient Problem",
         every(passes_more("tanh", "sigmoid"), passes_more("relu", "tanh")),
-        remark="Least is tanh's loss, not ReLU's: near 0 its slope is 1, where ReLU's is 0 for "
-        "half of the inputs.",
+        remark="Least is tanh's loss, not ReLU's, though before training it is the other way round "
+        "(initialization).",
     ),
     Claim(
         "tanh-trains-faster-than-sigmoid",
@@ -307,7 +357,10 @@ CLAIMS = [
         NOTES,
         every(
             compared("train/loss", ("relu", DEEP, HE), ("sigmoid", DEEP, GLOROT), NEGATIVE),
-            compared("test/accuracy", ("relu", DEEP, HE), ("sigmoid", DEEP, GLOROT), (-0.01, 1.0)),
+            *(
+                compared("test/accuracy", ("relu", n, HE), ("sigmoid", n, GLOROT), (-0.01, 1.0))
+                for n in (SHALLOW, DEEP)
+            ),
         ),
     ),
     Claim(
@@ -328,6 +381,16 @@ CLAIMS = [
         every(
             between("train/off", "leaky_relu, off at first", "relu, off at first", NEGATIVE),
             between("test/accuracy", "leaky_relu, off at first", "relu, off at first"),
+        ),
+    ),
+    Claim(
+        "large-rates-cost-units",
+        "At a large learning rate more units stop learning: tanh is flat, ReLUs are off for every "
+        "example.",
+        "our own question",
+        every(
+            at_rates("train/flat", "tanh", "share of slopes near 0"),
+            at_rates("train/off", "relu", "share of units off for every example"),
         ),
     ),
     Claim(

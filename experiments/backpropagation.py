@@ -10,8 +10,8 @@ Source: course notes, "Backpropagation" and "Mean Square Error"; Rumelhart, Hint
 
 Command: ./launch.sh backpropagation           (about a minute on 2 CPU cores)
 
-Expected: the two gradients agree to rounding; a sigmoid layer lets less than a quarter of the
-error through, unless its weights are large; with the sum the largest usable rate falls as 1/m.
+Expected: the two gradients agree to rounding; a sigmoid lets at most a quarter through of the error
+that its weights bring it; with the sum the largest usable rate falls as 1/m.
 """
 
 import dataclasses
@@ -257,7 +257,9 @@ def shrinking_figure(table: Table):
     ax.plot(x, 0.25 ** -x.astype(float), "--", color="0.4", label="a quarter a layer")
     ax.set(yscale="log", xlabel="layer, counted back from the output", ylabel="‖δ‖ / ‖δ of output‖")
     draw.legend(ax)
-    return draw.captioned(figure, "How the error shrinks from layer to layer, trained networks.")
+    return draw.captioned(
+        figure, "How the error shrinks from layer to layer, in trained networks and at first."
+    )
 
 
 def falls_as(error: str, power: float) -> Test:
@@ -305,7 +307,8 @@ CLAIMS = [
     ),
     Claim(
         "worked-example",
-        "The notes' worked example comes out to every printed digit.",
+        "The notes' worked example comes out to every printed digit, going on from the δ that they "
+        "printed.",
         NOTES,
         lambda table: [
             Effect(
@@ -339,14 +342,16 @@ CLAIMS = [
         "In trained networks they still do.",
         NOTES,
         shrinks("trained"),
-        remark="Training makes the weights larger, and so the error on its way through them.",
+        remark="In two layers training makes the weights larger, and so the error on its way "
+        "through them; in deeper networks less than a quarter passes, as at first.",
     ),
     Claim(
         "errors-shrink-whatever-the-weights",
         f"With {LARGE:g} times the weights they still do.",
         "our own question",
         shrinks("large weights at first"),
-        remark="Four times the weights bring four times the error.",
+        remark="Four times the weights bring the error in four times as large, but also flatten "
+        "the sigmoids: more than twice as much passes.",
     ),
     Claim(
         "sum-needs-smaller-rates",

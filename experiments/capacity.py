@@ -10,8 +10,8 @@ model-complexity graph; Nakkiran et al. 2019 for double descent.
 
 Command: ./launch.sh capacity                  (about three minutes on 2 CPU cores)
 
-Expected: with a fifth of the labels random the test error has a peak near the width that first
-fits the training set, and falls again beyond it.
+Expected: with a fifth of the labels random the test loss has a peak near the width that first fits
+the training set, and falls again beyond it; the share of errors falls all the way.
 """
 
 import dataclasses
@@ -161,13 +161,8 @@ def width_figure(table: Table):
 
 def others_figure(table: Table):
     """Training and test accuracy against depth, and against the number of examples."""
-    fields = ("width", "label_noise", "depth", "train_size")
-    base = {field: first(table)[field] for field in fields}
     labels = {"depth": "hidden layers", "train_size": "training examples"}
-    lines = {
-        field: table.along(field, **{f: value for f, value in base.items() if f != field})
-        for field in labels
-    }
+    lines = lines_of_others(table)
     if min(map(len, lines.values())) < 2:
         return None
     figure, axes = draw.panels(2, width=4.4)
@@ -232,6 +227,26 @@ def more_noise_higher_peak(table: Table) -> list[Effect] | None:
     ] or None
 
 
+def lines_of_others(table: Table) -> dict[str, dict[int, Chosen]]:
+    """{field: {its value: its point}} of depth and of the training set's size, all else alike."""
+    fields = ("width", "label_noise", "depth", "train_size")
+    base = {field: first(table)[field] for field in fields}
+    return {
+        field: table.along(field, **{f: value for f, value in base.items() if f != field})
+        for field in ("depth", "train_size")
+    }
+
+
+def deeper(table: Table) -> list[Effect] | None:
+    """The test loss of the deepest network less that of the shallowest."""
+    depths = lines_of_others(table)["depth"]
+    if len(depths) < 2:
+        return None
+    deep, shallow = max(depths), min(depths)
+    values = table.differences(depths[deep], depths[shallow], "test/loss")
+    return [Effect(values, f"test/loss: {deep} − {shallow} hidden layers")]
+
+
 def more_examples(table: Table) -> list[Effect] | None:
     """The gap between training and test accuracy, with fewer examples less with more."""
     methods = table.methods()
@@ -261,6 +276,12 @@ CLAIMS = [
         "width that fits, more width only adds smoother ways to fit.",
     ),
     Claim(
+        "deeper-overfits-more",
+        "Of networks that fit the training set, the deeper ones have more test loss.",
+        NOTES,
+        deeper,
+    ),
+    Claim(
         "more-examples-less-overfitting",
         "The more training examples, the smaller the gap between training and test accuracy.",
         NOTES,
@@ -268,8 +289,8 @@ CLAIMS = [
     ),
     Claim(
         "double-descent-in-loss",
-        "With random labels the test loss peaks where the network just fits: narrower and wider "
-        "ones have less.",
+        "With random labels the test loss peaks near where the network just fits: the narrowest "
+        "and the widest have less.",
         NAKKIRAN,
         every(
             widths("test/loss", "fitting", "narrowest", *NOISES[1:], expected=POSITIVE),

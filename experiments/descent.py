@@ -237,17 +237,23 @@ CLAIMS = [
             share("reached", "get beyond the hump", (0.9, np.inf), "momentum 0.9"),
             share("reached", "get beyond the hump", (-np.inf, 0.1), BASELINE),
         ),
+        remark="With 0.9; with 0.5 none does.",
     ),
     Claim(
         "momentum-stays-in-the-deeper-minimum",
         "Once in the deeper minimum, momentum does not push out of it again.",
         MOMENTUM,
-        share("train/crossed", "end beyond the hump", (0.9, np.inf), "momentum 0.9"),
+        share(
+            "train/crossed", "end beyond the hump", (0.9, np.inf), "momentum 0.9", "momentum 0.99"
+        ),
+        remark="With 0.9 it stays; with 0.99 half of the starts are back before the hump, or still "
+        "swinging, after 200 steps.",
     ),
     Claim(
         "momentum-is-faster-in-a-valley",
         "In a long valley momentum gets further than plain descent in as many steps.",
         "Polyak 1964",
         every(further("momentum 0.5", BASELINE), further("momentum 0.9", BASELINE)),
+        remark="With 0.99, at a hundredth of the rate, it does not.",
     ),
 ]

@@ -220,7 +220,9 @@ def saved_figure(table: Table):
     ax.invert_yaxis()
     ax.set(xlabel="steps of 32 slots, as a share of those without stopping")
     return draw.captioned(
-        figure, "What the criteria's trials cost: stopping alone saves little, refilling does."
+        figure,
+        "What the criteria's trials cost: stopped, but waiting for the slowest of their batch, and "
+        "with slots that are refilled at once.",
     )
 
 
@@ -301,8 +303,8 @@ CLAIMS = [
         "Slower criteria generalize better.",
         PRECHELT,
         slower("test/loss", -1, "fall of test loss"),
-        remark="PQ and UP are slow even at their fastest: at every threshold of PQ the same "
-        "epoch is kept.",
+        remark="PQ is slow even at its fastest: at every threshold it keeps the same epoch. UP "
+        "keeps nearly the same at all of its own.",
     ),
     Claim(
         "slower-takes-longer",

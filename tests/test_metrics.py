@@ -100,6 +100,12 @@ def test_labels_of_a_small_type_do_not_wrap():
     assert accuracy(scores, jnp.asarray([300 - 256], jnp.uint8)).tolist() == [0]
 
 
+def test_one_hot_codes_are_the_unit_vectors():
+    np.testing.assert_array_equal(one_hot(jnp.arange(5), 5), np.eye(5))
+    codes = one_hot(jnp.asarray([[2, 0], [1, 1]]), 3)
+    np.testing.assert_array_equal(codes, np.eye(3)[np.array([[2, 0], [1, 1]])])
+
+
 def test_one_hot_labels_are_refused():
     with pytest.raises(UserError, match="one per example"):
         accuracy(SCORES, one_hot(CLASSES, 4))

@@ -261,6 +261,7 @@ DIFFERENCES = {
     ],
     "relu-trains-better-at-no-cost": [
         (LOSS, "relu, 6 layers, He", "sigmoid, 6 layers, Glorot", NEGATIVE, {}),
+        (ACCURACY, "relu, 2 layers, He", "sigmoid, 2 layers, Glorot", (-0.01, 1.0), {}),
         (ACCURACY, "relu, 6 layers, He", "sigmoid, 6 layers, Glorot", (-0.01, 1.0), {}),
     ],
     "glorot-table-1": [
@@ -272,7 +273,7 @@ DIFFERENCES = {
         (ACCURACY, *OFF, POSITIVE, {}),
     ],
 }
-OTHERS = {"gradients-vanish-in-training", "relu-is-sparse"}
+OTHERS = {"gradients-vanish-in-training", "relu-is-sparse", "large-rates-cost-units"}
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
@@ -325,7 +326,38 @@ def test_zeros_are_those_of_trained_relu(short):
         assert effect.measured.endswith(f", {depth} layers")
 
 
+def test_units_are_counted_at_the_largest_and_the_smallest_rate(short):
+    rows, found = trials_of(short), effects(activations, "large-rates-cost-units", Table(short))
+    expected = [("tanh", 1.0, "train/flat"), ("relu", 1.414, "train/off")]
+    for effect, (name, gain, column) in zip(found, expected, strict=True):
+        here = (rows["activation"] == name) & (rows["depth"] == 2) & np.isclose(rows["gain"], gain)
+        ours = rows[here].sort_values("restart")
+        high, low = (ours.loc[np.isclose(ours["learning_rate"], rate), column].to_numpy(np.float64)
+                     for rate in (0.3, 0.1))  # fmt: skip
+        assert len(high) == len(low) == 3
+        np.testing.assert_allclose(effect.values, high - low, rtol=1e-9)
+        assert effect.expected == POSITIVE
+        assert name in effect.measured
+
+
 # Figures
+
+
+def test_units_are_drawn_by_learning_rate_and_depth(tmp_path):
+    """Each activation with the weights made for it; what is flat above, what is off below."""
+    rates = (0.3, 0.03)
+    settings = [six_layers("relu", gain) | {"depth": depth, "learning_rate": rate}
+                for gain in (HE, STANDARD) for depth in (2, 6) for rate in rates]  # fmt: skip
+    shares = np.random.default_rng(0).random((2, 4 * len(settings)))
+    columns = dict(zip(("train/flat", "train/off"), shares, strict=True))
+    table = made_up(tmp_path, settings, columns)
+    axes = activations.units_figure(table).axes
+    for place, ax in enumerate(axes):
+        (line,) = [dots.lines[0].get_xydata() for dots in ax.containers]
+        first = 2 * (place % 2)  # of the depth
+        mean = shares[place // 2].reshape(-1, 4).mean(axis=1)[first : first + 2]
+        np.testing.assert_allclose(line, [(0.03, mean[1]), (0.3, mean[0])])
+        assert ax.get_title() == f"{(2, 6)[place % 2]} hidden layers"
 
 
 def six_layers(name: str, gain: float) -> dict:
@@ -400,7 +432,8 @@ def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
     tanh, relu = (activations.first_against_last(table, of[name]) for name in of)
     np.testing.assert_allclose(tanh.to_numpy(), [4.5, 2.5, np.nan], rtol=1e-12)
     np.testing.assert_allclose(relu.to_numpy(), [1, 1, 7.5], rtol=1e-12)
-    assert activations.figures(table).keys() == {"gradients", "accuracy"}
+    for drawn in (activations.gradients_figure, activations.accuracy_figure):
+        assert drawn(table).axes
 
 
 def test_figures_show_what_the_study_has(short):

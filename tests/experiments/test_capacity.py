@@ -206,7 +206,7 @@ PAIRS = {  # claim: [(column, larger, smaller, bounds)] of one share of noise
         ("test/accuracy", 8, 2, NEGATIVE), ("test/accuracy", 8, 16, NEGATIVE),
     ],
 }  # fmt: skip
-OTHERS = {"more-examples-less-overfitting", "more-noise-higher-peak"}
+OTHERS = {"more-examples-less-overfitting", "more-noise-higher-peak", "deeper-overfits-more"}
 ALL_NOISES = {"too-small-underfits", "too-large-overfits"}
 
 
@@ -261,6 +261,18 @@ def test_peaks_are_compared_with_those_of_less_noise(full, monkeypatch):
         np.testing.assert_allclose(effect.values, more - less, rtol=1e-12)
         assert effect.expected == POSITIVE
     assert len(found) == 2
+
+
+def test_the_deepest_is_compared_with_the_shallowest(tmp_path):
+    base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
+    changes = [{}, {"depth": 4}, {"depth": 2}, {"depth": 8, "width": 2},
+               {"depth": 8, "label_noise": 0.2}, {"depth": 8, "train_size": 50}]  # fmt: skip
+    table = made_up(tmp_path / "all", [base | change for change in changes])
+    (effect,) = capacity.deeper(table)
+    deep, shallow = (table.numbers(point, "test/loss") for point in ("1", "0"))
+    np.testing.assert_allclose(effect.values, deep - shallow)
+    assert effect.measured == "test/loss: 4 − 1 hidden layers"
+    assert capacity.deeper(made_up(tmp_path / "one", [base, base | changes[3]])) is None
 
 
 def test_gaps_of_few_and_many_examples_are_compared(tmp_path):

@@ -18,7 +18,7 @@ from ablax.task import at_step
 from experiments import _run, escape
 from experiments.escape import BITS, CENTRES, CLAIMS, SIGMAS, Config, needed, parity
 from tests.experiments import studies
-from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
+from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "escape")
 points = partial(studies.points_of, escape, "escape")
@@ -247,15 +247,17 @@ def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
 THROWN = {  # (centre, σ of more, σ of fewer)
     "stay-near-a-solution": [("solution", 0.1, 10.0)],
     "go-far-from-a-trap": [("trap", 3.0, 0.1)],
-    "too-far-is-lost": [("zero", 1.0, 0.03), ("zero", 1.0, 10.0)],
 }
 GROUPS = {
     "dimension-needs-restarts": [("baseline", "3 bits"), ("3 bits", "4 bits"),
                                  ("4 bits", "5 bits")],
     "two-more-bits-need-restarts": [("baseline", "4 bits"), ("3 bits", "5 bits")],
+    "more-units-fewer-restarts-for-spirals": [("spirals, 16", "spirals, 8"),
+                                              ("spirals, 8-8", "spirals, 16")],
 }  # fmt: skip
 DEEPER = [(f"{n} narrow layers", f"{2 * n} narrow layers") for n in (1, 2, 4)]
 NARROW = "narrow-and-deep-needs-restarts"
+BEST = "too-far-is-lost"
 
 
 def solved(rows) -> np.ndarray:
@@ -276,8 +278,12 @@ def test_two_throws_around_a_centre_are_compared(short, name):
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_fewer_starts_solve_more_bits(short, name):
-    rows, found = trials_of(short), effects(escape, name, Table(short))
+def test_shares_of_solved_starts_are_compared(name, tmp_path):
+    points_ = [p for p in points() if p.get("centre", "layers") == "layers"]
+    points_ = [{"centre": "layers"} | point for point in points_]
+    solved_ = np.random.default_rng(0).integers(0, 2, 16 * len(points_)).astype(float)
+    table = made_up(tmp_path, points_, {"train/solved": solved_}, restarts=16)
+    rows, found = table.trials, effects(escape, name, table)
     for effect, (more, fewer) in zip(found, GROUPS[name], strict=True):
         a, b = (solved(rows[rows["group"] == group]) for group in (more, fewer))
         np.testing.assert_array_equal(effect.values, a - b)
@@ -286,9 +292,24 @@ def test_fewer_starts_solve_more_bits(short, name):
 
 def test_every_claim_is_tested_here(short, monkeypatch):
     untrained(monkeypatch)
-    assert {claim.id for claim in CLAIMS} == THROWN.keys() | GROUPS.keys() | {NARROW}
+    assert {claim.id for claim in CLAIMS} == THROWN.keys() | GROUPS.keys() | {NARROW, BEST}
     judged = judge_all(CLAIMS, Table(short))
-    assert {j.claim.id for j in judged if not j.parts} == {NARROW}, "two depths are missing"
+    lacking = {NARROW, "more-units-fewer-restarts-for-spirals"}
+    assert {j.claim.id for j in judged if not j.parts} == lacking, "some points are missing"
+
+
+def test_the_best_sigma_is_what_the_other_restarts_choose(tmp_path):
+    """And is compared with the smallest and the largest."""
+    sigmas = (1.0, 0.03, 10.0, 0.1)
+    points_ = [{"centre": "zero", "sigma": sigma} for sigma in sigmas]
+    solved_ = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1]], float)
+    columns = {"train/solved": solved_.ravel(), "valid/solved": np.repeat([0.5, 0.1, 0.2, 0.9], 4)}
+    table = made_up(tmp_path, points_, columns, metrics={"solved": "max"}, objective=None)
+    found = effects(escape, BEST, table)
+    for effect, end in zip(found, (1, 2), strict=True):
+        assert effect.expected == POSITIVE
+        np.testing.assert_array_equal(effect.values, solved_[3] - solved_[end])
+    assert len(found) == 2
 
 
 def test_every_depth_is_compared_with_twice_as_many_layers():

@@ -295,7 +295,7 @@ SHARES = {"batch-solves-99-percent": ("baseline", (0.98, 1.0)),
           "online-solves-96-percent": ("online", (0.94, 0.98))}  # fmt: skip
 MORE = {
     "more-units-fewer-traps": [("2-4-1", "baseline"), ("baseline", "2-2-1")],
-    "momentum-escapes": [("momentum 0.9", "momentum 0"),
+    "momentum-escapes": [("momentum 0.9", "momentum 0"), ("momentum 0.99", "momentum 0"),
                          ("2-2-1, momentum 0.9", "2-2-1, momentum 0")],
     "decay-escapes": [("decaying rate", "baseline"), ("2-2-1, decaying rate", "2-2-1")],
 }  # fmt: skip
