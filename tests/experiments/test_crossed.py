@@ -21,7 +21,7 @@ LOGISTIC = ["gradient_apart", "product_and_sum", "underflows", "error_and_step"]
 SOFTMAX = ["sigmoid_and_softmax", "in_order", "sum_of_p", "one_hot_spread"]
 FOLLOWED = ["apart", "passed_at_most", "shrunk_a_layer", *(f"error_{i + 1}" for i in range(6))]
 CROSSED: dict[str, tuple[str, list[str]]] = {
-    "activations": ("--momentum 0.8 0.9", ["train/off", "train/zeros"]),
+    "activations": ("--momentum 0.8 0.9", ["train/flat", "train/off", "train/zeros"]),
     "backpropagation": (
         "--width 4 8",
         ["worked_example", *(f"test/{name}" for name in FOLLOWED)],
