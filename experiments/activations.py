@@ -255,6 +255,7 @@ def made_for(name: str, depth: int) -> dict[str, Any]:
 def units_figure(table: Table):
     """The share of units that hardly learn any more, by learning rate and depth."""
     depths = depths_of(table)
+    tried = sorted({setting["learning_rate"] for setting in table.settings.values()})
     measures = {"flat": f"share of slopes below {FLAT:g}", "off": "share of units never above 0"}
     figure, axes = draw.panels(2 * len(depths), width=5.0, height=3.2, columns=len(depths))
     for place, ax in enumerate(axes):
@@ -266,6 +267,8 @@ def units_figure(table: Table):
                 draw.with_intervals(ax, list(rates), values, label=name, number=number)
         ax.set(xscale="log", xlabel="learning rate", ylabel=measures[measure])
         ax.set(title=f"{depth} hidden layers")
+        ax.set_xticks(tried, [f"{rate:g}" for rate in tried])
+        ax.minorticks_off()
     draw.legend(axes[0])
     return draw.captioned(
         figure,
