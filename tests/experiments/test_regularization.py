@@ -206,7 +206,8 @@ def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
     assert len(csv) == 5
     for name in ("report.html", "report.md"):
         assert "Successive halving: 42 points (126 trials)" in (report / name).read_text()
-    assert {"strength.png", "complexity.png", "weights.png"} <= {p.name for p in report.iterdir()}
+    assert {"complexity.png", "weights.png"} <= {p.name for p in report.iterdir()}
+    assert not (report / "strength.png").exists(), "no line has two strengths left"
     claims = json.loads((report / "claims.json").read_text())
     lacking = [c for c in claims if not c["parts"]]
     assert lacking
