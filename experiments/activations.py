@@ -23,26 +23,17 @@ import numpy as np
 import pandas as pd
 
 from ablax import losses, metrics, optimizers, schedules
-from ablax.activations import ACTIVATIONS, activation
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import load, split
 from ablax.metrics import Metric
-from ablax.models.initializers import scale_weights
-from ablax.models.mlp import MLP
-from ablax.report import figures as draw
-from ablax.report.claims import (
-    NEGATIVE,
-    POSITIVE,
-    Bounds,
-    Claim,
-    Effect,
-    Test,
-    between,
-    every,
-)
+from ablax.nn.activations import ACTIVATIONS, activation
+from ablax.nn.initializers import scale_weights
+from ablax.nn.mlp import MLP
+from ablax.report import plot as draw
+from ablax.report.claims import NEGATIVE, POSITIVE, Bounds, Claim, Effect, Test, between, every
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import Chosen, Table, differences
-from ablax.sweep import grid
+from ablax.report.study import Chosen, Table, differences
+from ablax.study import grid
 from ablax.task import Task, examples, supervised
 
 NAMES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")

@@ -22,24 +22,18 @@ import numpy as np
 import optax
 
 from ablax import losses, optimizers
-from ablax.activations import sigmoid
-from ablax.backpropagation import (
-    Layer,
-    error_terms,
-    forward,
-    passed_on,
-    weight_steps,
-)
+from ablax.analysis.backpropagation import Layer, error_terms, forward, passed_on, weight_steps
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import load, split
-from ablax.models.initializers import scale_weights
-from ablax.models.linear import flatten
-from ablax.models.mlp import MLP
-from ablax.report import figures as draw
+from ablax.nn.activations import sigmoid
+from ablax.nn.initializers import scale_weights
+from ablax.nn.linear import flatten
+from ablax.nn.mlp import MLP
+from ablax.report import plot as draw
 from ablax.report.claims import Bounds, Claim, Effect, Test, every, within
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import BASELINE, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Table
+from ablax.study import grid
 from ablax.task import Task, examples, supervised
 
 MEAN, SUM = "mean", "sum"

@@ -24,12 +24,12 @@ from ablax import losses, metrics, optimizers, schedules
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import load, split
 from ablax.metrics import Metric
-from ablax.models.mlp import MLP
+from ablax.nn.mlp import MLP
 from ablax.report import charts
-from ablax.report import figures as draw
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, POSITIVE, Bounds, Claim, Effect, Test, difference, every
-from ablax.report.tables import Chosen, Table
-from ablax.sweep import grid
+from ablax.report.study import Chosen, Table
+from ablax.study import grid
 from ablax.task import Task, supervised
 
 WIDTHS = (2, 4, 8, 12, 16, 24, 32, 64, 128, 256)

@@ -22,15 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import optimizers
-from ablax.activations import sigmoid
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import load, split
 from ablax.losses import mean, sse
 from ablax.metrics import Metric
-from ablax.report import figures as draw
+from ablax.nn.activations import sigmoid
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
-from ablax.report.tables import BASELINE, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Table
+from ablax.study import grid
 from ablax.task import Task, examples
 
 VALLEY, HUMP = "valley", "hump"

@@ -24,20 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties, schedules
-from ablax.activations import ACTIVATIONS
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import DATASETS, load, split
-from ablax.dropout import NOISES, dropout, keep_probability
 from ablax.errors import UserError
 from ablax.metrics import Metric
-from ablax.models.mlp import MLP, widths_of
-from ablax.report import figures as draw
+from ablax.nn.activations import ACTIVATIONS
+from ablax.nn.dropout import NOISES, dropout, keep_probability
+from ablax.nn.mlp import MLP, widths_of
+from ablax.published import srivastava as _srivastava
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every, within
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import BASELINE, Chosen, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Chosen, Table
+from ablax.study import grid
 from ablax.task import Task, supervised
-from experiments import _srivastava
 
 RATES = [0.1, 0.25, 0.5, 0.75]
 WIDTHS, SIZES = ("32", "128", "512"), (100, 300, 1000)

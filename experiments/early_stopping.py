@@ -23,14 +23,14 @@ import numpy as np
 from ablax import losses, metrics, optimizers
 from ablax.config import BaseConfig, Preset, config, hparam, protocol, static, values
 from ablax.data import load, split
-from ablax.early_stopping import prechelt
 from ablax.metrics import Metric
-from ablax.models.mlp import MLP
+from ablax.nn.mlp import MLP
 from ablax.report import charts
-from ablax.report import figures as draw
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
-from ablax.report.tables import BASELINE, Chosen, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Chosen, Table
+from ablax.stopping import prechelt
+from ablax.study import grid
 from ablax.task import Task, supervised
 
 BEST, LAST, ORACLE = "best", "last", "oracle"

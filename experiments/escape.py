@@ -22,19 +22,19 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ablax import losses, metrics, optimizers
-from ablax.activations import ACTIVATIONS
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import generated, split
 from ablax.data.dataset import Dataset
 from ablax.errors import UserError
 from ablax.metrics import Metric
-from ablax.models.initializers import scale_weights
-from ablax.models.mlp import MLP, widths_of
-from ablax.report import figures as draw
+from ablax.nn.activations import ACTIVATIONS
+from ablax.nn.initializers import scale_weights
+from ablax.nn.mlp import MLP, widths_of
+from ablax.report import plot as draw
 from ablax.report.claims import Claim, Effect, Test, difference
 from ablax.report.statistics import Interval
-from ablax.report.tables import BASELINE, Chosen, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Chosen, Table
+from ablax.study import grid
 from ablax.task import Task, supervised
 
 LAYERS, ZERO, SOLUTION, TRAP = "layers", "zero", "solution", "trap"

@@ -22,15 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ablax.activations import ACTIVATIONS, activation
+from ablax.analysis.spectrum import mean_of
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.errors import UserError
 from ablax.metrics import Metric
-from ablax.report import figures as draw
+from ablax.nn.activations import ACTIVATIONS, activation
+from ablax.report import plot as draw
 from ablax.report.claims import Claim, Effect, Test, every, within
-from ablax.report.tables import BASELINE, Chosen, Table
-from ablax.spectrum import mean_of
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Chosen, Table
+from ablax.study import grid
 from ablax.task import Task
 
 STANDARD, GLOROT, HE = 1 / 3, 1.0, 2.0

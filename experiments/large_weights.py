@@ -23,11 +23,11 @@ from ablax.data import split
 from ablax.data.generated import moons
 from ablax.losses import reduce
 from ablax.metrics import Metric
-from ablax.models.linear import Linear
-from ablax.report import figures as draw
+from ablax.nn.linear import Linear
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, between, difference
-from ablax.report.tables import Table
-from ablax.sweep import grid
+from ablax.report.study import Table
+from ablax.study import grid
 from ablax.task import Task, in_chunks, supervised
 
 

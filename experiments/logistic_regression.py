@@ -23,18 +23,18 @@ import numpy as np
 from jax.nn import softmax
 
 from ablax import losses, metrics, optimizers, penalties
-from ablax.activations import sigmoid
+from ablax.analysis.delta_rule import Line, logistic_error
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import load, split
 from ablax.data.splits import Splits
-from ablax.delta_rule import Line, logistic_error
 from ablax.metrics import Metric
-from ablax.models.initializers import scale_weights
-from ablax.models.linear import Linear, flatten
-from ablax.report import figures as draw
+from ablax.nn.activations import sigmoid
+from ablax.nn.initializers import scale_weights
+from ablax.nn.linear import Linear, flatten
+from ablax.report import plot as draw
 from ablax.report.claims import Bounds, Claim, Effect, within
-from ablax.report.tables import BASELINE, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Table
+from ablax.study import grid
 from ablax.task import Task, examples, supervised
 
 TWO, MANY = "breast_cancer", "digits"

@@ -24,12 +24,12 @@ from ablax import losses, metrics, optimizers, schedules
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import load, split
 from ablax.metrics import Metric
-from ablax.models.mlp import MLP
-from ablax.report import figures as draw
+from ablax.nn.mlp import MLP
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import BASELINE, Chosen, Table
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Chosen, Table
+from ablax.study import grid
 from ablax.task import Task, supervised
 
 EXAMPLES, EPOCHS, BATCH = 1024, 20, 32

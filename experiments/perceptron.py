@@ -25,20 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import metrics
-from ablax.activations import sigmoid
+from ablax.analysis.delta_rule import Line, logistic_error, perceptron_error, score, update
+from ablax.analysis.separability import margin
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import generated, load, split
 from ablax.data.dataset import Dataset
 from ablax.data.order import epoch_rows
 from ablax.data.splits import Splits, Subset
-from ablax.delta_rule import Line, logistic_error, perceptron_error, score, update
 from ablax.losses import perceptron_loss, reduce, sigmoid_binary_cross_entropy
 from ablax.metrics import Metric
-from ablax.report import figures as draw
+from ablax.nn.activations import sigmoid
+from ablax.report import plot as draw
 from ablax.report.claims import Claim, Effect, between, every
-from ablax.report.tables import BASELINE, Table
-from ablax.separability import margin
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Table
+from ablax.study import grid
 from ablax.task import Task, examples
 
 PATH = 100

@@ -26,17 +26,17 @@ import pandas as pd
 from jax.flatten_util import ravel_pytree
 
 from ablax import losses, optimizers, schedules
-from ablax.activations import sigmoid
+from ablax.analysis.spectrum import eigenvalues
 from ablax.config import BaseConfig, Preset, config, hparam, static, values
 from ablax.data import split
 from ablax.data.generated import xor
 from ablax.metrics import Metric
-from ablax.models.mlp import MLP
-from ablax.report import figures as draw
+from ablax.nn.activations import sigmoid
+from ablax.nn.mlp import MLP
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, Test, difference
-from ablax.report.tables import BASELINE, Chosen, Table
-from ablax.spectrum import eigenvalues
-from ablax.sweep import grid
+from ablax.report.study import BASELINE, Chosen, Table
+from ablax.study import grid
 from ablax.task import Task, at_step, examples, supervised
 
 NEAR = 0.4

@@ -21,18 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties, schedules
-from ablax.activations import ACTIVATIONS
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import DATASETS, load, split
 from ablax.errors import UserError, flag_of
 from ablax.metrics import Metric
-from ablax.models.initializers import INITIALIZERS
-from ablax.models.mlp import MLP
+from ablax.nn.activations import ACTIVATIONS
+from ablax.nn.initializers import INITIALIZERS
+from ablax.nn.mlp import MLP
 from ablax.report import charts
-from ablax.report import figures as draw
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, between, every
-from ablax.report.tables import Table
-from ablax.sweep import grid
+from ablax.report.study import Table
+from ablax.study import grid
 from ablax.task import Task, supervised
 
 

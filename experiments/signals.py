@@ -25,10 +25,10 @@ from scipy import stats
 from ablax import optimizers, penalties, schedules
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.metrics import Metric
-from ablax.report import figures as draw
+from ablax.report import plot as draw
 from ablax.report.claims import NEGATIVE, Claim, Effect, between, difference, every
-from ablax.report.tables import Table
-from ablax.sweep import grid
+from ablax.report.study import Table
+from ablax.study import grid
 from ablax.task import Task
 
 DENSE, SPARSE = 1.0, 0.05

@@ -22,12 +22,12 @@ from ablax import losses, metrics, optimizers, penalties, schedules
 from ablax.config import BaseConfig, Preset, config, hparam, static
 from ablax.data import load, split
 from ablax.metrics import Metric
-from ablax.models.mlp import MLP
-from ablax.report import figures as draw
+from ablax.nn.mlp import MLP
+from ablax.report import plot as draw
 from ablax.report.claims import Claim, Effect
 from ablax.report.statistics import mean_interval
-from ablax.report.tables import Table
-from ablax.sweep import grid
+from ablax.report.study import Table
+from ablax.study import grid
 from ablax.task import Task, supervised
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003}

@@ -11,9 +11,9 @@ import pytest
 
 from ablax import penalties
 from ablax.errors import UserError
-from ablax.models.weights import weight_mask
 from ablax.optimizers import OPTIMIZERS, optimizer, uses
 from ablax.schedules import cosine, step_decay
+from ablax.weights import weight_mask
 
 families = pytest.mark.parametrize("name", OPTIMIZERS)
 

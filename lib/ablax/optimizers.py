@@ -45,8 +45,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ablax.errors import unknown
-from ablax.models.weights import weight_mask
 from ablax.schedules import Schedule
+from ablax.weights import weight_mask
 
 Scalar = Float[Array, ""] | float
 # A rate: a number, or a schedule (step → number) that then is counted inside the state.

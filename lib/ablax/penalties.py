@@ -18,7 +18,7 @@ import optax
 from jax.tree_util import KeyPath, keystr
 from jaxtyping import Array, Float, PyTree
 
-from ablax.models.weights import incoming_axes, is_weight
+from ablax.weights import incoming_axes, is_weight
 
 Scalar = Float[Array, ""] | float
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablax.cli.main import main
 from ablax.config import as_traced, field_specs, statics_of
-from ablax.report.tables import Table
-from ablax.sweep import engine
-from ablax.sweep import run as launched
-from ablax.sweep.mesh import mesh_of
+from ablax.engine import engine
+from ablax.engine.mesh import mesh_of
+from ablax.report.study import Table
+from ablax.study import run as launched
 from ablax.task import Task, Trial
-from experiments.__main__ import main
 from tests.report import runs
 
 
@@ -124,7 +124,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def points_of(module: Any, name: str, *typed: object) -> list[dict[str, Any]]:
     """The points that a command line leads to."""
-    from ablax import flags
+    from ablax.cli import flags
 
     return module.points(flags.parse(name, module, list(map(str, typed))).config)
 

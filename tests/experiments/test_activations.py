@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from ablax.activations import activation
+from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
+from ablax.nn.activations import activation
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from ablax.task import at_step, examples
-from experiments import _run, activations
+from experiments import activations
 from experiments.activations import CLAIMS, DEEP, GLOROT, HE, NAMES, RATES, STANDARD, Config, row
 from tests.experiments import studies
 from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained

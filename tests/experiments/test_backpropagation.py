@@ -9,8 +9,8 @@ import pytest
 
 from ablax.data import load, split
 from ablax.report.claims import judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from ablax.task import at_step, examples, means
 from experiments import backpropagation
 from experiments.backpropagation import DEEP, DEPTHS, LARGE, MEAN, RATES, SIZES, SUM, USABLE, Config

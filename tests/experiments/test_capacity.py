@@ -10,7 +10,7 @@ import pytest
 from ablax.data import load, split
 from ablax.data.order import epoch_rows
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
+from ablax.report.study import Table
 from ablax.task import at_step, examples
 from experiments import capacity
 from experiments.capacity import DEPTHS, FITS, NOISES, SIZES, WIDTHS, Config

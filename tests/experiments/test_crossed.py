@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ablax.report.claims import judge_all
-from ablax.report.tables import Table
+from ablax.report.study import Table
 from tests.experiments import studies
 from tests.experiments.studies import made_up
 

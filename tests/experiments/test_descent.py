@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ablax.cli import launch as _run
 from ablax.data import load, split
 from ablax.report.claims import NEGATIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep.store import read_array
+from ablax.report.study import Table
+from ablax.rundir.store import read_array
 from ablax.task import at_step
-from experiments import _run, descent
+from experiments import descent
 from experiments.descent import CLAIMS, HUMP, STEPS, VALLEY, Config
 from tests.experiments import studies
 from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained

@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from ablax.sweep import slots
-from ablax.sweep.device import (
+from ablax.cli.main import load, names
+from ablax.engine import slots
+from ablax.engine.engine import Engine
+from ablax.engine.mesh import AXIS, LANES, mesh_of, replicated, sharded
+from ablax.engine.programs import (
     Orders,
     adopt_function,
     final_function,
@@ -17,11 +20,8 @@ from ablax.sweep.device import (
     segment_function,
     training_data,
 )
-from ablax.sweep.engine import Engine
-from ablax.sweep.mesh import AXIS, LANES, mesh_of, replicated, sharded
-from ablax.sweep.plan import make_plan
-from experiments.__main__ import load, names
-from tests.sweep.toys import COLLECTIVES
+from ablax.study.plan import make_plan
+from tests.toys import COLLECTIVES
 
 
 def plan_of(name):

@@ -11,11 +11,12 @@ import pytest
 
 from ablax.data import load, split
 from ablax.errors import UserError
+from ablax.published import srivastava as _srivastava
+from ablax.published.srivastava import PUBLISHED, SPARSITY, sparsity, srivastava
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
-from experiments import _srivastava, dropout
-from experiments._srivastava import PUBLISHED, SPARSITY, sparsity, srivastava
+from ablax.report.study import Table
+from ablax.study import snapshots
+from experiments import dropout
 from experiments.dropout import MIDDLE, RATES, SIZES, WIDTHS, Config, drop_spread, widths_of
 from tests.experiments import studies
 from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained

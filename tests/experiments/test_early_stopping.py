@@ -9,8 +9,8 @@ import pytest
 
 from ablax.data import load, split
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from experiments import early_stopping
 from experiments.early_stopping import BEST, CRITERIA, LAST, ORACLE, Config, capacity
 from tests.experiments import studies

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from ablax.cli import launch as _run
 from ablax.report.claims import POSITIVE, judge_all
 from ablax.report.statistics import Interval
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from ablax.task import at_step
-from experiments import _run, escape
+from experiments import escape
 from experiments.escape import BITS, CENTRES, CLAIMS, SIGMAS, Config, needed, parity
 from tests.experiments import studies
 from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ablax.cli import launch as _run
 from ablax.report.claims import POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep.store import read_array
-from experiments import _run, initialization
+from ablax.report.study import Table
+from ablax.rundir.store import read_array
+from experiments import initialization
 from experiments.initialization import CLAIMS, GLOROT, HE, NAMES, SMALL, STANDARD, Config
 from tests.experiments import studies
 from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained

@@ -11,8 +11,8 @@ from ablax.data import split
 from ablax.data.generated import moons
 from ablax.data.splits import Split
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from experiments import large_weights
 from experiments.large_weights import Config
 from tests.experiments import studies

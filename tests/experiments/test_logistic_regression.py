@@ -14,8 +14,8 @@ from ablax import losses
 from ablax.data import load, split
 from ablax.data.splits import Split
 from ablax.report.claims import POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from ablax.task import Task, at_step, examples, means
 from experiments import logistic_regression
 from experiments.logistic_regression import FEW, GOOD, MANY, SLOW, TINY, TOO_LARGE, TWO, Config

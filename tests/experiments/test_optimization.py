@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablax.cli import launch as _run
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
+from ablax.report.study import Table
 from ablax.task import at_step, examples
-from experiments import _run, optimization
+from experiments import optimization
 from experiments.optimization import (
     BATCH,
     CLAIMS,

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from ablax import losses, optimizers, penalties
 from ablax.config import BaseConfig, config, hparam
 from ablax.data import load, split
-from ablax.models.linear import Linear
-from ablax.sweep import engine
-from ablax.sweep.engine import Engine
-from ablax.sweep.mesh import mesh_of
+from ablax.engine import engine
+from ablax.engine.engine import Engine
+from ablax.engine.mesh import mesh_of
+from ablax.nn.linear import Linear
 from ablax.task import supervised
 
 INVERSE_STRENGTHS = (0.1, 1.0, 10.0)  # scikit-learn's C

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from ablax import delta_rule
+from ablax.analysis import delta_rule
 from ablax.data.order import epoch_rows
 from ablax.report.claims import POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep.store import read_array
+from ablax.report.study import Table
+from ablax.rundir.store import read_array
 from ablax.task import at_step, examples
 from experiments import perceptron
 from experiments.perceptron import BATCH, ONLINE, OVERLAPPING, PATH, PERCEPTRON, RATES, Config

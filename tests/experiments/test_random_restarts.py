@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep.store import read_array
+from ablax.report.study import Table
+from ablax.rundir.store import read_array
 from ablax.task import at_step, examples
-from experiments import _run, random_restarts
+from experiments import random_restarts
 from experiments.random_restarts import CLAIMS, Config
 from tests.experiments import studies
 from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax import flags
+from ablax.cli import flags
+from ablax.cli.main import main
 from ablax.data import load, split
+from ablax.engine.engine import Engine
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
-from ablax.sweep.engine import Engine
-from ablax.sweep.plan import make_plan
-from ablax.sweep.store import read_array
+from ablax.report.study import Table
+from ablax.rundir.store import read_array
+from ablax.study import snapshots
+from ablax.study.plan import make_plan
 from experiments import regularization
-from experiments.__main__ import main
 from experiments.regularization import Config, points
 from tests.experiments import studies
 from tests.experiments.studies import trial_of, trials_of

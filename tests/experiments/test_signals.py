@@ -9,8 +9,8 @@ from scipy import stats
 from sklearn.linear_model import ElasticNet, Ridge
 
 from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
+from ablax.report.study import Table
+from ablax.study import snapshots
 from experiments import signals
 from experiments.signals import DENSE, SPARSE, Config
 from tests.experiments import studies

@@ -8,9 +8,9 @@ import pytest
 
 from ablax.data.order import epoch_rows
 from ablax.report.claims import judge_all
-from ablax.report.tables import Table
-from ablax.sweep import snapshots
-from ablax.sweep.store import read_array
+from ablax.report.study import Table
+from ablax.rundir.store import read_array
+from ablax.study import snapshots
 from ablax.task import at_step, examples
 from experiments import weight_decay
 from experiments.weight_decay import RATES, SAME, STRENGTHS, Config, pairs

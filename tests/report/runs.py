@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablax.report import figures, page
+from ablax.report import page
+from ablax.report import plot as figures
 from ablax.report.claims import Claim
-from ablax.report.tables import Table
+from ablax.report.study import Table
 
 SPLITS = ("train", "valid", "test")
 PROTOCOL = {"protocol/steps": 100, "protocol/eval_every": 10}

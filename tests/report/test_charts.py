@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from ablax.report import charts, figures, statistics
+from ablax.report import charts, statistics
+from ablax.report import plot as figures
 from ablax.report.ablation import ablation
-from ablax.report.tables import Table
+from ablax.report.study import Table
 from tests.report.runs import (
     BASE,
     COLUMNS,

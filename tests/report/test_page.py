@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.report import figures, page
+from ablax.report import page
+from ablax.report import plot as figures
 from ablax.report.ablation import ablation, ablation_frame, points_frame
 from ablax.report.claims import Claim, Effect, between, difference, every
-from ablax.report.printed import ablation_table, narrow, points_table
-from ablax.report.tables import Table
+from ablax.report.study import Table
+from ablax.report.tables import ablation_table, narrow, points_table
 from tests.report.reading import Page, latex_rows, markdown_tables
 from tests.report.runs import (
     BASE,

@@ -1,22 +1,35 @@
-"""The table of a study: who is compared with whom, selected how, with which trials ranked last."""
+"""Tables as they are printed: the same cells, whole in Markdown, in LaTeX and in what they say."""
 
-import itertools
-import json
 import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import stats
 
-from ablax.errors import UserError
-from ablax.report.tables import Chosen, Rung, Table
-from ablax.sweep.store import Store
+from ablax.report.ablation import ablation
+from ablax.report.compare import comparison_table
+from ablax.report.statistics import Interval
+from ablax.report.tables import (
+    Cell,
+    Line,
+    Printed,
+    ablation_table,
+    interval_cell,
+    latex,
+    markdown,
+    more_restarts,
+    narrow,
+    points_table,
+    show,
+    show_p,
+)
+from tests.report.reading import latex_rows, markdown_tables
 from tests.report.runs import (
     BASE,
-    COLUMNS,
     LINEAR,
-    LINEAR_L2,
     POINTS,
     STRONG,
     WEAK,
@@ -24,541 +37,407 @@ from tests.report.runs import (
     point,
     random_trials,
     series,
-    trial,
     write,
 )
 
-
-@pytest.fixture
-def table(tmp_path):
-    return write(tmp_path, POINTS, random_trials())
-
-
-# Who is compared with whom
-
-
-def test_every_point_is_compared_with_the_baseline_most_like_it(table):
-    found = {p["name"]: table.baseline(p["name"]) for p in POINTS}
-    assert found == {
-        "base": None,
-        "l2=0.1": "base",
-        "l2=1": "base",
-        "linear": None,
-        "linear l2=0.1": "linear",
-    }
-    assert table.groups() == {
-        ("base", "baseline"): ["base"],
-        ("base", "L2"): ["l2=0.1", "l2=1"],
-        ("linear", "baseline"): ["linear"],
-        ("linear", "L2"): ["linear l2=0.1"],
-    }
-
-
-def test_crossed_baselines_are_matched_in_the_crossed_field(tmp_path):
-    points = [
-        point(f"{group} lr={rate}", group, l2=l2, learning_rate=rate)
-        for group, l2 in (("baseline", 0.0), ("L2", 0.1))
-        for rate in (0.1, 0.3)
-    ]
-    table = write(tmp_path, points, random_trials(points))
-    assert table.baseline("L2 lr=0.1") == "baseline lr=0.1"
-    assert table.baseline("L2 lr=0.3") == "baseline lr=0.3"
-
-
-def test_without_named_baselines_the_first_point_is_one(tmp_path):
-    points = [point(f"l2={value:g}", f"l2={value:g}", l2=value) for value in (0.0, 0.1, 1.0)]
-    table = write(tmp_path, points, random_trials(points))
-    assert [table.baseline(p["name"]) for p in points] == [None, "l2=0", "l2=0"]
-
-
-def test_the_level_is_the_one_stated_before_the_run(tmp_path):
-    assert write(tmp_path, [BASE], [trial(BASE, 0)], significance=0.01).significance == 0.01
-
-
-# Which point validation chooses
-
-
-def test_selection_looks_at_validation_alone(tmp_path):
-    """The strength that is best on test and training, and worst on validation, is not taken."""
-    bad = {"valid_loss": 0.9, "valid_accuracy": 0.9, "test_loss": 0.1, "test_accuracy": 0.99}
-    good = {"valid_loss": 0.2, "test_loss": 0.8, "test_accuracy": 0.2, "train_loss": 0.9}
-    middle = {"valid_loss": 0.6, "test_loss": 0.0, "test_accuracy": 1.0, "train_loss": 0.0}
-    settings = ((BASE, bad), (WEAK, good), (STRONG, middle))
-    trials = [trial(p, r, **values) for r in range(3) for p, values in settings]
-    table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.selected(["l2=0.1", "l2=1"]) == "l2=0.1"
-    assert table.best() == Chosen("l2=0.1", dict.fromkeys(range(3), "l2=0.1"))
-    assert table.difference(table.best(), "base", "test/accuracy").estimate == pytest.approx(-0.79)
+NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("objective", "values", "best"),
+    ("mean", "half", "n", "shown"),
     [
-        ({"name": "accuracy", "direction": "max"}, {"valid_accuracy": (0.9, 0.3)}, "base"),
-        ({"name": "loss", "direction": "min"}, {"valid_loss": (0.9, 0.3)}, "l2=0.1"),
-        ({"name": "loss", "direction": "max"}, {"valid_loss": (0.9, 0.3)}, "base"),
-        (None, {"valid_accuracy": (0.3, 0.9)}, "l2=0.1"),  # leads with its first metric
+        (0.94123, 0.0112, 16, "0.941 ± 0.011"),
+        (0.94123, 0.00112, 16, "0.9412 ± 0.0011"),
+        (12345.6, 234.6, 3, "12346 ± 235"),
+        (1.5, 2.5, 2, "1.5 ± 2.5"),
+        (0.0, 0.05, 2, "0.000 ± 0.050"),
+        (200.0, 0.0, 3, "200 ± 0"),
+        (0.9081, 0.0, 3, "0.9081 ± 0"),
+        (0.9081, 1e-9, 3, "0.9081 ± 0"),
+        (0.0, 0.0, 3, "0 ± 0"),
+        (0.5, NAN, 1, "0.5"),
+        (1234.5, NAN, 1, "1234"),
+        (NAN, NAN, 3, "–"),
     ],
 )
-def test_selection_goes_by_the_objectives_direction(objective, values, best, tmp_path):
-    ((column, (base, weak)),) = values.items()
-    trials = [trial(BASE, 0, **{column: base}), trial(WEAK, 0, **{column: weak})]
-    assert write(tmp_path, [BASE, WEAK], trials, objective=objective).best().point == best
+def test_show_prints_two_digits_of_the_interval(mean, half, n, shown):
+    assert show(Interval(mean, mean - half, mean + half, n)) == shown
 
 
-def chosen_by_the_others(trials, points, sign):
-    """Every choice written out: {restart: the point of the best mean over the other restarts}."""
-    found = {}
-    for restart in sorted({row["restart"] for row in trials}):
-        means = {}
-        for name in points:
-            others = [
-                sign * row["valid/loss"]
-                for row in trials
-                if row["point"] == name and row["restart"] != restart
-            ]
-            if others:
-                means[name] = np.mean(others)
-        found[restart] = max(points, key=lambda name: means.get(name, -math.inf))
-    return found
+@pytest.mark.parametrize("size", 10.0 ** np.arange(-12, 13, 3))
+def test_what_is_shown_is_the_value_however_small_or_large(size):
+    text = show(Interval(3 * size, 2 * size, 4 * size, 16))
+    assert [float(word) for word in text.split(" ± ")] == pytest.approx([3 * size, size], rel=0.01)
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3, 0.6])
-@pytest.mark.parametrize("direction", ["min", "max"])
-@pytest.mark.parametrize("seed", range(5))
-def test_for_every_restart_the_other_restarts_choose(seed, direction, missing, tmp_path):
-    """As a loop over restarts and points finds it, with some trials unfinished as well."""
-    rng = np.random.default_rng(seed)
-    names = [p["name"] for p in POINTS]
-    trials = random_trials(restarts=6, seed=seed)
-    trials = [row for row in trials if rng.random() >= missing]
-    objective = {"name": "loss", "direction": direction}
-    table = write(tmp_path, POINTS, trials, objective=objective)
-    names = [name for name in names if name in table.settings]
-    sign = 1 if direction == "max" else -1
-    found = table.chosen(names)
-    assert found.by_restart == chosen_by_the_others(trials, names, sign)
-    means = {n: sign * np.mean([t["valid/loss"] for t in trials if t["point"] == n]) for n in names}
-    assert found.point == max(means, key=means.__getitem__) == table.selected(names)
-    assert found == table.best()
-    assert found.agreeing == list(found.by_restart.values()).count(found.point)
+@pytest.mark.parametrize("method", ["BCa", "percentile", "exact"])
+def test_intervals_that_are_not_symmetric_show_their_ends(method):
+    assert show(Interval(0.9, 0.87, 0.91, 16, method)) == "0.900 [0.870, 0.910]"
 
 
-def test_one_restart_can_flip_the_choice_of_the_others_and_not_its_own(tmp_path):
-    """By all restarts WEAK is better, thanks to restart 0 alone."""
-    trials = series(BASE, valid_loss=[9.0] * 4)
-    trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6], test_accuracy=[0.91, 0.92, 0.93, 0.94])
-    trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5], test_accuracy=[0.1, 0.2, 0.3, 0.4])
-    table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    found = table.chosen(["l2=0.1", "l2=1"])
-    assert found == Chosen("l2=0.1", {0: "l2=1", 1: "l2=0.1", 2: "l2=0.1", 3: "l2=0.1"})
-    assert found.agreeing == 3
-    values = table.values(found, "test/accuracy")
-    assert values.to_dict() == {0: 0.1, 1: 0.92, 2: 0.93, 3: 0.94}, "of the points that stand"
-    assert table.interval(found, "test/accuracy").estimate == pytest.approx(np.mean(values))
+def test_ends_are_shown_of_small_values_too():
+    assert "±" not in show(Interval(9e-6, 1e-6, 9.5e-6, 16, "BCa"))
 
 
-OWN = [0.0, 0.51, 1e17, 1e300, math.nan]
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.0321, "0.032"), (2e-5, "< 0.0001"), (1e-4, "0.0001"), (1.0, "1"), (NAN, "–")],
+)
+def test_p_values(p, shown):
+    assert show_p(p) == shown
 
 
-@pytest.mark.parametrize("others", [(0.5, 0.5), (0.5, 0.5 + 1e-9), (0.1 + 0.2, 0.3)])
-@pytest.mark.parametrize("restart", range(3))
-def test_a_restart_has_no_part_in_the_choice_of_its_point(restart, others, tmp_path):
-    """Whatever it measures on validation: next to nothing, enormous, or nothing finite."""
-    found = set()
-    for number, own in enumerate(itertools.product(OWN, OWN)):
-        trials = []
-        for of, mine, rest in zip((WEAK, STRONG), own, others, strict=True):
-            values = [rest] * 3
-            values[restart] = mine
-            trials += series(of, valid_loss=values)
-        table = write(tmp_path / f"{number}", [WEAK, STRONG], trials)
-        found.add(table.chosen(["l2=0.1", "l2=1"]).by_restart[restart])
-    assert len(found) == 1
+@pytest.mark.parametrize(
+    ("estimate", "signed", "shown"),
+    [
+        (0.25, True, "+0.25 ± 0.10"),
+        (0.25, False, "0.25 ± 0.10"),
+        (-0.25, True, "−0.25 ± 0.10"),
+        (0.0, True, "0.00 ± 0.10"),
+        (NAN, True, "–"),
+    ],
+)
+def test_differences_carry_their_sign(estimate, signed, shown):
+    cell = interval_cell(Interval(estimate, estimate - 0.1, estimate + 0.1, 4), signed=signed)
+    assert cell.text == shown
+    np.testing.assert_equal(cell.sort, estimate)
 
 
-def test_a_restart_has_no_part_in_what_diverged_trials_of_others_count_as(tmp_path):
-    """What is worst of all must not be what decides about itself."""
-    found = set()
-    for own in (0.6, 5.0):
-        trials = series(WEAK, valid_loss=[own, 0.5, 0.5])
-        trials += series(STRONG, valid_loss=[own, 0.5, 0.1])
-        trials[4]["status"] = "diverged"
-        table = write(tmp_path / f"{own}", [WEAK, STRONG], trials)
-        found.add(table.chosen(["l2=0.1", "l2=1"]).by_restart[0])
-    assert len(found) == 1
+# Markdown and LaTeX hold what the cells say
+
+NAMES = [
+    *"|_%&#${}~^\\<>`*[]!",
+    "± Δ − ∞ – λ",
+    "a|b",
+    "a\\|b",
+    "\\|",
+    "ends with \\",
+    "50% of $x_1$ & {y} #1 ~ ^2",
+    '<script>alert("1")</script>',
+    "&amp; &#35;",
+    "*stars* and **more**",
+    "_under_ and share_below_1e-3",
+    "~~gone~~",
+    "`code`",
+    "[link](#x) ![image](y)",
+    "\\input{secrets}",
+    "[2]",
+    "[-3pt] after a rule",
+    "* first",
+    "- first",
+]
 
 
-def test_one_restart_chooses_for_itself(tmp_path):
-    trials = [trial(BASE, 3, valid_loss=0.9), trial(WEAK, 3, valid_loss=0.3)]
-    assert write(tmp_path, [BASE, WEAK], trials).best() == Chosen("l2=0.1", {3: "l2=0.1"})
+def of_cells(*texts, bold=False):
+    cells = tuple(Cell(text, bold=bold) for text in texts)
+    return Printed(tuple(texts), (Line(cells, rule=True), Line(cells)), "")
 
 
-def test_a_choice_has_no_value_at_a_restart_that_its_point_lacks(tmp_path):
-    """The others choose a point there that has not finished: nothing takes its place."""
-    trials = series(BASE, valid_loss=[0.9] * 3, test_accuracy=[0.5] * 3)
-    trials += series(WEAK, valid_loss=[0.1, 0.1, None], test_accuracy=[0.6, 0.7, None])
-    table = write(tmp_path, [BASE, WEAK], trials, trials=6)
-    best = table.best()
-    assert best.by_restart == dict.fromkeys(range(3), "l2=0.1")
-    assert table.values(best, "test/accuracy").to_dict() == {0: 0.6, 1: 0.7}
-    assert table.differences(best, "base", "test/accuracy") == pytest.approx([0.1, 0.2])
+@pytest.mark.parametrize("bold", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_markdown_says_what_the_cells_say(name, bold):
+    """As its own rules read it: a cell can neither end early nor become markup."""
+    (table,) = markdown_tables(markdown(of_cells(name, "x", bold=bold)))
+    cells = [f"<b>{name}</b>", "<b>x</b>"] if bold else [name, "x"]
+    assert table == [[name, "x"], cells, cells]
 
 
-def test_without_validation_the_first_point_is_taken_at_every_restart(tmp_path):
-    trials = [
-        {name: value for name, value in row.items() if not name.startswith("valid/")}
-        for row in random_trials(restarts=3)
-    ]
-    table = write(tmp_path, POINTS, trials, objective=None)
-    assert table.best() == Chosen("base", dict.fromkeys(range(3), "base"))
-    assert table.selected(["l2=1", "l2=0.1"]) == "l2=1"
+@pytest.mark.parametrize("bold", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_latex_prints_what_the_cells_say(name, bold):
+    cells = [f"<b>{name}</b>", "<b>x</b>"] if bold else [name, "x"]
+    assert latex_rows(latex(of_cells(name, "x", bold=bold))) == [[name, "x"], cells, cells]
 
 
-def test_every_baseline_has_a_best_of_its_own(tmp_path):
-    """Among what is compared with it, and itself: `best` is of all of them together."""
-    trials = [
-        row
-        for of, loss in ((BASE, 0.5), (WEAK, 0.4), (STRONG, 0.6), (LINEAR, 0.2), (LINEAR_L2, 0.3))
-        for row in series(of, valid_loss=[loss] * 2)
-    ]
-    table = write(tmp_path, POINTS, trials)
-    assert {name: best.point for name, best in table.bests().items()} == {
-        "base": "l2=0.1",
-        "linear": "linear",
-    }
-    assert table.best().point == "linear"
+@pytest.mark.parametrize(
+    ("text", "tex"),
+    [
+        ("0.5 ± 0.1", r"0.5 $\pm$ 0.1"),
+        ("Δ −3", r"$\Delta$ $-$3"),
+        ("∞", r"$\infty$"),
+        ("–", "--"),
+        ("< 0.0001", "$<$ 0.0001"),
+    ],
+)
+def test_latex_has_signs_of_its_own(text, tex):
+    assert f"\n{tex} \\\\" in latex(of_cells(text))
 
 
-def test_methods_are_chosen_among_the_points_with_these_settings(tmp_path):
+def test_latex_is_a_booktabs_tabular(tmp_path):
     table = write(tmp_path, POINTS, random_trials())
-    assert table.methods(model="mlp") == {
-        "baseline": table.chosen(["base"]),
-        "L2": table.chosen(["l2=0.1", "l2=1"]),
+    printed = narrow(ablation_table(table, ablation(table)))
+    body = latex(printed).splitlines()
+    assert body[:3] == [
+        r"% \usepackage{booktabs}",
+        r"\begin{tabular}{llrrrrr}",
+        r"\toprule",
+    ]
+    assert body[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    assert body[4] == r"\midrule", "under the head"
+    assert body.count(r"\midrule") == 2, "and above every further baseline"
+    assert {len(cells) for cells in latex_rows(latex(printed))} == {len(printed.titles)}
+    assert latex(printed).isascii()
+
+
+def compiled(directory, *tables):
+    """Typeset tables; (exit status, the end of what TeX said)."""
+    text = "\n\n".join(tables)
+    (directory / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\tiny\n"
+        f"{text}\n\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error"]
+    done = subprocess.run(
+        [*command, "paper.tex"], cwd=directory, capture_output=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout.decode(errors="replace")[-2000:]
+
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+
+
+@needs_latex
+def test_tables_of_a_study_compile(tmp_path):
+    """As realistic as the default study: infinities, unknown numbers, significant rows."""
+    trials = random_trials(restarts=6)
+    trials += series(point("none", "max-norm", max_norm=2.0), test_accuracy=[0.9], l2_norm=[1e-9])
+    points = [*POINTS, point("none", "max-norm", max_norm=2.0)]
+    table = write(tmp_path, points, trials, significance=0.9)
+    rows = ablation(table)
+    status, said = compiled(
+        tmp_path, latex(ablation_table(table, rows)), latex(points_table(table))
+    )
+    assert status == 0, said
+
+
+@needs_latex
+def test_the_comparison_of_two_studies_compiles(tmp_path):
+    a, b = (
+        write(tmp_path / name, POINTS, random_trials(seed=seed), id=name)
+        for seed, name in enumerate("ab")
+    )
+    status, said = compiled(tmp_path, latex(comparison_table(a, b)))
+    assert status == 0, said
+
+
+@needs_latex
+def test_hostile_names_compile(tmp_path):
+    points = [BASE]
+    points += [point(f"p{i}", f"{name} é", l2=i + 1.0) for i, name in enumerate(NAMES)]
+    points += [point(f"q{i}", name, model=name) for i, name in enumerate(NAMES)]
+    table = write(tmp_path, points, random_trials(points, restarts=1))
+    printed = (ablation_table(table, ablation(table)), points_table(table))
+    tex = [latex(replace(one, lines=one.lines[i : i + 30])) for one in printed for i in (0, 30, 60)]
+    status, said = compiled(tmp_path, *tex, latex(of_cells(*NAMES, bold=True)))
+    assert status == 0, said
+
+
+# What the tables print
+
+
+def columns(printed):
+    """{title: the texts under it}."""
+    return {
+        title: [line.cells[i].text for line in printed.lines]
+        for i, title in enumerate(printed.titles)
     }
-    assert table.methods(model="linear")["L2"] == table.chosen(["linear l2=0.1"])
-    assert table.methods(model="none") == {}
 
 
-def test_a_line_has_one_point_for_every_value_from_low_to_high(tmp_path):
-    """Where other axes cross it, the one that validation chooses, whichever comes first."""
-    points = [point(f"{l2} {model}", "L2", model, l2=l2) for l2 in (1.0, 0.0, 0.1)
-              for model in ("linear", "mlp")]  # fmt: skip
-    for seed in range(4):
-        table = write(tmp_path / f"{seed}", points, random_trials(points, seed=seed))
-        line = table.along("l2")
-        assert list(line) == [0.0, 0.1, 1.0]
-        for l2, found in line.items():
-            assert found == table.chosen([f"{l2} linear", f"{l2} mlp"])
-        alone = table.along("l2", model="linear")
-        assert [found.point for found in alone.values()] == [f"{l2} linear" for l2 in alone]
-    assert table.along("l2", model="none") == {}
-    assert table.among(l2=0.1) == ["0.1 linear", "0.1 mlp"]
-    assert table.among(l2=0.1, model="mlp") == ["0.1 mlp"]
-    assert table.among() == [of["name"] for of in points]
+@pytest.fixture
+def settled(tmp_path):
+    """A method that is surely better, one that is not, and a second baseline."""
+    noise = np.array([0.01, -0.02, 0.03, -0.01, 0.02, 0.01, -0.03, 0.02])
+    trials = series(BASE, test_accuracy=[0.5] * 8, valid_loss=[0.5] * 8)
+    trials += series(WEAK, test_accuracy=0.7 + noise, valid_loss=[0.4] * 8)
+    trials += series(STRONG, test_accuracy=0.9 + noise, valid_loss=[0.6] * 8)
+    dropout = point("dropout", "dropout", dropout_rate=0.5)
+    points = [{"dropout_rate": 0.0, **p} for p in (BASE, WEAK, STRONG)]
+    trials = [{"dropout_rate": 0.0, **row} for row in trials]
+    trials += series(dropout, test_accuracy=0.49 + noise, valid_loss=[0.7] * 8)
+    return write(tmp_path, [*points, dropout], trials)
 
 
-def test_of_a_choice_are_the_trials_that_stand_for_it(tmp_path):
-    trials = series(BASE, valid_loss=[9.0] * 4)
+def test_the_ablation_table_leads_with_each_baseline_and_what_changes_it(settled):
+    found = columns(ablation_table(settled, ablation(settled)))
+    assert found["method"] == ["baseline", "L2", "dropout"]
+    assert found["setting"][:2] == ["base", "l2=0.1"]
+    assert found["test accuracy"][0] == "0.5 ± 0"
+    assert found["test accuracy"][1].startswith("0.704 ± 0.0")
+    assert found["Δ test accuracy"][1].startswith("+0.204 ± 0.0")
+    assert found["Δ test accuracy"][2].startswith("−0.006 ± 0.0")
+    assert found["p (Holm)"][:2] == ["", "0.016"]
+    assert found["better at"] == ["", "100%", "50%"]
+    assert found["n"] == ["8"] * 3
+    assert found["diverged"] == ["0"] * 3
+    assert found["more restarts"][:2] == ["", ""], "nothing where it is settled"
+    assert int(found["more restarts"][2].replace(",", "")) > 10
+
+
+def test_a_setting_is_what_its_baseline_does_not_set(tmp_path):
+    points = [
+        point("model=mlp", "baseline"),
+        point("model=mlp l2=0.1", "L2", l2=0.1),
+        point("model=linear", "baseline", model="linear"),
+        point("model=linear l2=0.1", "L2", model="linear", l2=0.1),
+    ]
+    table = write(tmp_path, points, random_trials(points))
+    found = columns(ablation_table(table, ablation(table)))
+    assert found["setting"] == ["model=mlp", "l2=0.1", "model=linear", "l2=0.1"]
+
+
+def test_a_paper_gets_the_columns_that_it_has_room_for(settled):
+    printed = ablation_table(settled, ablation(settled))
+    short = narrow(printed)
+    assert short.titles == (
+        *("method", "setting", "test accuracy", "Δ test accuracy", "p (Holm)", "n", "diverged"),
+    )
+    assert columns(short) == {title: columns(printed)[title] for title in short.titles}
+    assert [(line.mark, line.rule) for line in short.lines] == [
+        (line.mark, line.rule) for line in printed.lines
+    ]
+
+
+def test_bold_is_exactly_what_is_significant(settled):
+    """p (Holm) ≤ the level of the study, in every language."""
+    for level, bold in ((0.01, set()), (0.05, {"L2"}), (1.0, {"L2", "dropout"})):
+        settled.significance = level
+        rows = ablation(settled)
+        printed = ablation_table(settled, rows)
+        for row, line in zip(rows, printed.lines, strict=True):
+            assert row.significant(level) == (row.group in bold)
+            titles = {
+                title for title, cell in zip(printed.titles, line.cells, strict=True) if cell.bold
+            }
+            expected = {"method", "Δ test accuracy", "p (Holm)"} if row.group in bold else set()
+            assert titles == expected
+        for text in (latex_rows(latex(printed)), markdown_tables(markdown(printed))[0]):
+            assert {cells[0].strip("</b>") for cells in text if cells[0].startswith("<b>")} == bold
+
+
+def test_exactly_the_level_is_significant(tmp_path):
+    """8 restarts that all agree have p = 2⁻⁷."""
+    trials = series(BASE, test_accuracy=[0.5] * 8) + series(WEAK, test_accuracy=[0.7] * 8)
+    table = write(tmp_path, [BASE, WEAK], trials, significance=2**-7)
+    assert ablation_table(table, ablation(table)).lines[1].cells[0].bold
+
+
+@pytest.mark.parametrize(
+    ("settles_at", "shown"),
+    [(NAN, ""), (math.inf, "no difference to settle"), (25.0, "21"), (12_004.0, "12,000")],
+)
+def test_more_restarts_are_beyond_those_there_are(settles_at, shown, tmp_path):
+    table = write(tmp_path, [BASE, WEAK], random_trials([BASE, WEAK]))
+    baseline, row = ablation(table)
+    assert more_restarts(baseline) == ""
+    assert more_restarts(replace(row, versus=replace(row.versus, settles_at=settles_at))) == shown
+
+
+def test_every_number_can_be_sorted_by(settled):
+    for printed in (ablation_table(settled, ablation(settled)), points_table(settled)):
+        for line in printed.lines:
+            for title, cell in zip(printed.titles, line.cells, strict=True):
+                if re.match(r"[+−]?[\d∞]", cell.text):
+                    assert cell.sort is not None, title
+                if re.fullmatch(r"[\d,]+", cell.text):
+                    assert float(cell.text.replace(",", "")) == pytest.approx(cell.sort), title
+
+
+def test_the_points_table_has_every_metric_and_measure_of_every_point(tmp_path):
+    table = write(tmp_path, POINTS, random_trials())
+    printed = points_table(table)
+    metrics = [f"{s}/{m}" for m in ("accuracy", "loss") for s in ("train", "valid", "test")]
+    assert printed.titles == (
+        *("method", "model", "l2", *metrics, "l2_norm", "steps"),
+        *("Δ test/accuracy", "n", "diverged"),
+    )
+    found = columns(printed)
+    assert found["l2"] == ["0", "0.1", "1", "0", "0.1"]
+    assert [bool(text) for text in found["Δ test/accuracy"]] == [False, True, True, False, True]
+    for place, name in enumerate(table.settings):
+        for column in (*metrics, "l2_norm", "steps"):
+            assert found[column][place] == interval_cell(table.interval(name, column)).text
+
+
+def test_an_infinite_setting_is_printed_as_one(tmp_path):
+    points = [BASE, point("max_norm=2", "max-norm", max_norm=2.0)]
+    printed = points_table(write(tmp_path, points, random_trials(points)))
+    assert columns(printed)["max_norm"] == ["∞", "2"]
+    assert [line.cells[1].sort for line in printed.lines] == [math.inf, 2.0]
+
+
+def test_what_validation_selects_is_marked(settled):
+    marks = [line.mark for line in points_table(settled).lines]
+    assert marks == ["selected", "best", "", "selected"]
+    assert [line.mark for line in ablation_table(settled, ablation(settled)).lines] == [
+        *("", "best", ""),
+    ]
+
+
+# What the caption of the ablation table says
+
+
+def caption(table):
+    return ablation_table(table, ablation(table)).caption
+
+
+def test_the_caption_says_what_was_corrected_and_at_which_level(tmp_path):
+    table = write(tmp_path, POINTS, random_trials(), significance=0.01)
+    assert "Holm-corrected over 2 rows; bold where p ≤ 0.01" in caption(table)
+    one = write(tmp_path / "one", [BASE, WEAK], random_trials([BASE, WEAK]))
+    assert "Holm" not in caption(one), "one comparison needs no correction"
+    assert "bold where p ≤ 0.05" in caption(one)
+
+
+def test_the_caption_says_where_strengths_come_from(tmp_path):
+    trials = series(BASE, valid_loss=[0.9] * 4)
     trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6])
     trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5])
-    table = write(tmp_path, [BASE, WEAK, STRONG], trials[::-1])
-    found = table.of(table.chosen(["l2=0.1", "l2=1"]))
-    assert found["trial"].tolist() == ["l2=1/0", "l2=0.1/1", "l2=0.1/2", "l2=0.1/3"]
-    assert table.trial_ids(table.chosen(["l2=0.1", "l2=1"])) == found["trial"].tolist()
-    assert table.of("l2=1")["trial"].tolist() == [f"l2=1/{r}" for r in range(4)]
+    table = write(tmp_path, [BASE, WEAK, STRONG], trials)
+    assert "at the strength that the other restarts choose" in caption(table)
+    assert "another strength for some restarts of L2 (1 of 4)." in caption(table)
+    single = write(tmp_path / "1", POINTS, random_trials(restarts=1))
+    assert "is chosen by validation loss of its one restart." in caption(single)
+    fixed = write(tmp_path / "2", [BASE, WEAK], random_trials([BASE, WEAK]))
+    assert "strength" not in caption(fixed), "nothing was chosen"
 
 
-# The values of points, restart by restart
-
-
-def test_differences_pair_equal_restarts(tmp_path):
-    """Rows in any order, and restarts that only one point has."""
-    a, b = {0: 0.9, 1: 0.7, 2: 0.8, 5: 0.1}, {2: 0.5, 1: 0.6, 0: 0.5, 7: 0.9}
-    trials = [trial(BASE, r, test_accuracy=v) for r, v in b.items()]
-    trials += [trial(WEAK, r, test_accuracy=v) for r, v in a.items()]
-    table = write(tmp_path, [BASE, WEAK], trials)
-    assert table.differences("l2=0.1", "base", "test/accuracy") == pytest.approx([0.4, 0.1, 0.3])
-    found = table.difference("l2=0.1", "base", "test/accuracy")
-    expected = stats.ttest_rel([0.9, 0.7, 0.8], [0.5, 0.6, 0.5])
-    assert found.n == 3
-    assert found.estimate == pytest.approx((0.4 + 0.1 + 0.3) / 3)
-    np.testing.assert_allclose([found.low, found.high], expected.confidence_interval(), rtol=1e-9)
-
-
-def test_measures_are_no_settings_and_no_metrics(table):
-    assert table.measures() == ["l2_norm"]
-
-
-def test_what_varies_is_what_differs_between_points(table):
-    assert table.varying == ["model", "l2"]
-
-
-def test_points_that_have_not_finished_are_left_out(tmp_path):
-    trials = [trial(BASE, r, test_accuracy=0.5) for r in range(4)]
-    trials += [trial(WEAK, r, test_accuracy=0.75) for r in range(2)]
-    table = write(tmp_path, POINTS, trials, trials=20)
-    assert list(table.settings) == ["base", "l2=0.1"]
-    assert table.difference("l2=0.1", "base", "test/accuracy").n == 2
-
-
-def test_a_baseline_that_has_not_finished_is_not_replaced(tmp_path):
-    trials = [trial(p, r) for p in (WEAK, STRONG, LINEAR) for r in range(2)]
-    table = write(tmp_path, POINTS, trials, trials=20)
-    assert table.baseline("l2=0.1") is None
-    assert list(table.groups().values()) == [["l2=0.1", "l2=1"], ["linear"]]
-
-
-def test_one_restart_has_means_and_no_intervals(tmp_path):
-    table = write(tmp_path, [BASE, WEAK], [trial(BASE, 0), trial(WEAK, 0, test_accuracy=0.75)])
-    for found, estimate in (
-        (table.interval("l2=0.1", "test/accuracy"), 0.75),
-        (table.difference("l2=0.1", "base", "test/accuracy"), 0.25),
-    ):
-        assert (found.estimate, found.n, found.known) == (estimate, 1, False)
-
-
-# Trials that diverged
-
-
-def ranked(directory, **columns):
-    """A study of two points, three restarts each, of which the last of the second diverged."""
-    trials = series(BASE, **{name: values[:3] for name, values in columns.items()})
-    trials += series(WEAK, **{name: values[3:] for name, values in columns.items()})
-    trials[-1]["status"] = "diverged"
-    return write(directory, [BASE, WEAK], trials)
-
-
-@pytest.mark.parametrize("own", [0.0, 0.45, 1.0, 1e9, math.nan, math.inf])
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_a_diverged_trial_is_as_bad_as_the_worst_that_did_not(split, own, tmp_path):
-    """Of the whole study, in the metric's own direction; a lucky number of its own never counts."""
-    measured = [0.4, 0.2, 0.9, 0.8, 0.3, own]
-    columns = {f"{split}_accuracy": measured, f"{split}_loss": measured, "l2_norm": measured}
-    table = ranked(tmp_path, **columns)
-    accuracy, loss = (table.values("l2=0.1", f"{split}/{m}") for m in ("accuracy", "loss"))
-    assert accuracy.tolist() == [0.8, 0.3, 0.2]
-    assert loss.tolist() == [0.8, 0.3, 0.9]
-    assert table.values("base", f"{split}/accuracy").tolist() == [0.4, 0.2, 0.9]
-    for name in (f"{split}/accuracy", "l2_norm"):
-        np.testing.assert_array_equal(table.trials[name], measured, "as measured")
-    np.testing.assert_array_equal(table.scored["l2_norm"], measured, "has no direction")
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("metric", "worst"), [("accuracy", 0.2), ("loss", 0.9)])
-def test_a_value_that_is_not_finite_counts_as_diverged(metric, worst, value, tmp_path):
-    trials = series(BASE, **{f"test_{metric}": [0.4, 0.2, 0.9]})
-    trials += series(WEAK, **{f"test_{metric}": [0.8, value, 0.3]})
-    table = write(tmp_path, [BASE, WEAK], trials)
-    assert table.values("l2=0.1", f"test/{metric}").tolist() == [0.8, worst, 0.3]
-
-
-def test_diverging_costs_a_point_its_selection(tmp_path):
-    """Its snapshot from before may look best: it still ranks with the last."""
-    trials = series(BASE, valid_loss=[0.5] * 3) + series(WEAK, valid_loss=[0.1] * 3)
-    trials += series(STRONG, valid_loss=[0.9] * 3)
-    for row in trials[3:6]:
+@pytest.mark.parametrize(
+    ("diverged", "said"),
+    [
+        (0, "No trial diverged."),
+        (2, "2 of 6 trials diverged; such a trial counts with the worst value of any that did not"),
+        (6, "Every trial diverged: there is nothing to compare."),
+    ],
+)
+def test_the_caption_says_what_became_of_divergence(diverged, said, tmp_path):
+    trials = random_trials([BASE, WEAK], restarts=3)
+    for row in trials[:diverged]:
         row["status"] = "diverged"
-    table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.best() == Chosen("base", dict.fromkeys(range(3), "base"))
+    assert said in caption(write(tmp_path, [BASE, WEAK], trials))
 
 
-def test_a_diverged_restart_counts_with_the_worst_in_every_choice(tmp_path):
-    """One that went well does not make up for two that did not."""
-    trials = series(BASE, valid_loss=[0.4] * 3) + series(STRONG, valid_loss=[0.9] * 3)
-    trials += series(WEAK, valid_loss=[0.1] * 3, status=["diverged", "diverged", "done"])
-    table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.best() == Chosen("base", dict.fromkeys(range(3), "base"))
+def test_the_caption_names_rows_whose_bootstrap_is_another(tmp_path):
+    trials = series(BASE, test_accuracy=[0.5] * 4)
+    trials += series(LINEAR, test_accuracy=[0.1, 0.25, 0.3, 0.9])
+    said = caption(write(tmp_path, [BASE, LINEAR], trials))
+    assert "BCa is undefined for the interquartile mean of baseline: percentile." in said
 
 
-def test_a_point_of_which_every_trial_diverged_has_no_metrics(tmp_path):
-    """It would be as good as the worst of the others; the others rank as without it."""
-    trials = series(BASE, test_accuracy=[0.5, 0.4], valid_loss=[0.5, 0.6])
-    trials += series(WEAK, test_accuracy=[0.9, 0.9], valid_loss=[0.1, 0.1], status=["diverged"] * 2)
-    trials += series(STRONG, test_accuracy=[0.6, 0.9], valid_loss=[0.4, 0.1])
-    trials[-1]["status"] = "diverged"
-    table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.values("l2=0.1", "test/accuracy").isna().all()
-    assert not table.difference("l2=0.1", "base", "test/accuracy").known
-    assert table.values("l2=1", "test/accuracy").tolist() == [0.6, 0.4]
-    assert table.values("l2=1", "valid/loss").tolist() == [0.4, 0.6]
-    assert "l2=0.1" not in table.best().by_restart.values()
+def test_the_caption_counts_rows_that_are_too_many_to_name(tmp_path):
+    trials = [row for of in POINTS for row in series(of, test_accuracy=[0.5] * 4)]
+    said = caption(write(tmp_path, POINTS, trials))
+    assert "BCa is undefined for the median of 4 of 4 rows: percentile." in said
 
 
-def test_where_all_diverged_nothing_is_known(tmp_path):
-    trials = [trial(p, r, status="diverged") for p in (BASE, WEAK) for r in range(2)]
-    table = write(tmp_path, [BASE, WEAK], trials)
-    assert table.scored[COLUMNS].isna().all(axis=None)
-    assert table.trials[COLUMNS].notna().all(axis=None)
-    assert table.best().point == "base"
-    assert math.isnan(table.interval("base", "test/accuracy").estimate)
-    difference = table.difference(table.best(), "l2=0.1", "test/accuracy")
-    assert (difference.n, difference.known) == (0, False)
+def test_a_halved_study_prints_its_last_round_alone(tmp_path):
+    table = halved(tmp_path, [POINTS, [BASE, WEAK]])
+    assert columns(points_table(table))["method"] == ["baseline", "L2"]
+    assert columns(ablation_table(table, ablation(table)))["n"] == ["2", "2"]
 
 
-# Run directories as they come
-
-
-def test_extra_curves_are_optional(table, tmp_path):
-    assert table.curves.empty
-    pd.DataFrame({"trial": ["base/0"], "step": [10], "valid/loss": [0.5]}).to_parquet(
-        tmp_path / "curves.parquet"
-    )
-    assert len(Table(tmp_path).curves) == 1
-
-
-@pytest.mark.parametrize("text", [None, "", "{", '{"experiment": '])
-def test_a_directory_without_a_study_is_refused(text, tmp_path):
-    if text is not None:
-        (tmp_path / "study.json").write_text(text)
-    with pytest.raises(UserError, match="holds no readable study"):
-        Table(tmp_path)
-
-
-def test_a_study_without_finished_trials_is_refused(tmp_path):
-    write(tmp_path, [BASE], series(BASE, valid_loss=[0.5]))
-    pd.DataFrame({"trial": []}).to_parquet(tmp_path / "trials.parquet")
-    with pytest.raises(UserError, match="no finished trial"):
-        Table(tmp_path)
-
-
-def test_a_damaged_table_is_refused(table, tmp_path):
-    whole = (tmp_path / "trials.parquet").read_bytes()
-    (tmp_path / "trials.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"cannot read .*trials\.parquet"):
-        Table(tmp_path)
-
-
-# Studies of rounds
-
-
-def test_a_halved_study_is_its_last_round(tmp_path):
-    """A point that was dropped is in no row, however good it looks."""
-    values = {"l2=1": {"valid/loss": 0.0, "test/accuracy": 1.0}, "l2=0.1": {"valid/loss": 0.4}}
-    table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [BASE, WEAK]], values=values)
-    assert list(table.settings) == ["base", "l2=0.1"]
-    assert table.best().point == table.selected(list(table.settings)) == "l2=0.1"
-    assert table.trials["point"].tolist() == ["base"] * 2 + ["l2=0.1"] * 2, "not once a round"
-    assert table.trials["steps"].tolist() == [90] * 4
-    assert table.n_finished == 2 * (5 + 3 + 2), "what dropped points cost is counted"
-    assert table.measures() == ["l2_norm"], "neither round nor parent is one"
-
-
-def test_rungs_say_what_each_round_trained(tmp_path):
-    table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [WEAK]], restarts=3)
-    assert table.rungs == [Rung(5, 15, 10), Rung(3, 9, 30), Rung(1, 3, 90)]
-    assert write(tmp_path / "whole", POINTS, random_trials()).rungs == []
-
-
-def test_curves_of_a_halved_study_are_of_whole_trajectories(tmp_path):
-    table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [WEAK, BASE]])
-    assert set(table.curves["trial"]) == set(table.trials["trial"])
-    assert table.curves["step"].tolist() == [10, 30, 90] * 4
-    for trial_, curve in table.curves.groupby("trial"):
-        restart = int(trial_.split("/")[1])
-        expected = [1.0 + 0.01 * restart, 0.9 + 0.01 * restart, 0.8 + 0.01 * restart]
-        assert curve["valid/loss"].tolist() == pytest.approx(expected, abs=0)
-    of_base = table.curves[table.curves["trial"].isin(table.of("base")["trial"])]
-    assert not of_base.duplicated(["trial", "step"]).any()
-
-
-def test_a_halved_study_that_has_only_begun_is_its_first_round(tmp_path):
-    table = halved(tmp_path, [POINTS], rounds={"n": 3, "gives": "state"}, trials=18)
-    assert list(table.settings) == [p["name"] for p in POINTS]
-    assert table.rungs == [Rung(5, 10, 10)]
-    assert table.curves["step"].tolist() == [10] * 10
-
-
-def test_children_of_snapshots_stand_beside_their_parents(tmp_path):
-    rounds = {"n": 2, "gives": "snapshot"}
-    table = halved(tmp_path, [[BASE, LINEAR], [WEAK]], rounds=rounds)
-    assert list(table.settings) == ["base", "linear", "l2=0.1"]
-    assert table.rungs == []
-    assert len(table.curves) == 6
-
-
-def test_a_halved_study_without_curves(tmp_path):
-    """Where every trial diverges before the first evaluation there are none."""
-    halved(tmp_path, [POINTS, [BASE, WEAK], [BASE]])
-    (tmp_path / "curves.parquet").unlink()
-    table = Table(tmp_path)
-    assert list(table.settings) == ["base"]
-    assert table.curves.empty
-
-
-def test_strengths_of_a_method_are_one_row_without_their_baseline_too(tmp_path):
-    """Halving may drop the baseline: what validation selects is still one strength a method."""
-    values = {"l2=0.1": {"valid/loss": 0.2}, "l2=1": {"valid/loss": 0.6}}
-    table = halved(tmp_path, [POINTS, [WEAK, STRONG]], values=values)
-    assert list(table.groups().values()) == [["l2=0.1", "l2=1"]]
-
-
-def test_a_baseline_that_was_dropped_is_not_replaced_by_another_models(tmp_path):
-    table = halved(tmp_path, [POINTS, [WEAK, LINEAR, LINEAR_L2]])
-    assert table.baseline("linear l2=0.1") == "linear"
-    assert table.baseline("l2=0.1") is None
-
-
-def test_arrays_of_a_running_study_are_read_from_its_parts(tmp_path):
-    a = point("a", "baseline")
-    table = write(tmp_path, [a], [trial(a, 0), trial(a, 1)])
-    with pytest.raises(UserError, match="holds no array 'weights'"):
-        table.array("weights")
-    store = Store(tmp_path)
-    store.append_array("weights", ["a/0"], np.ones((1, 2, 3), np.float32))
-    store.append_array("weights", ["a/1"], np.full((1, 2, 3), 2, np.float32))
-    assert {name: array.sum() for name, array in table.array("weights").items()} == {
-        "a/0": 6,
-        "a/1": 12,
-    }
-
-
-def test_a_method_on_several_baselines_is_chosen_among_all_of_them(tmp_path):
-    """Axes that cross the table give each method several families; a claim asks for one choice."""
-    rates = {rate: (0.5, 0.4) if rate == "0.1" else (0.3, 0.2) for rate in ("0.1", "1")}
-    points, trials = [], []
-    for rate, (plain, better) in rates.items():
-        fields = {"model": "mlp", "learning_rate": float(rate)}
-        pair = [
-            point(f"lr={rate}", "baseline", **fields),
-            point(f"l2=0.1 lr={rate}", "L2", l2=0.1, **fields),
-        ]
-        points += pair
-        trials += [
-            trial(one, r, valid_loss=loss)
-            for one, loss in zip(pair, (plain, better), strict=True)
-            for r in range(3)
-        ]
-    methods = write(tmp_path, points, trials).methods(model="mlp")
-    assert {name: choice.point for name, choice in methods.items()} == {
-        "baseline": "lr=1",
-        "L2": "l2=0.1 lr=1",
-    }
-    assert methods["L2"].by_restart == dict.fromkeys(range(3), "l2=0.1 lr=1")
-
-
-@pytest.mark.parametrize("key", ["significance", "metrics", "points", "plan"])
-def test_a_record_of_another_version_is_a_users_error(key, tmp_path):
-    write(tmp_path, [BASE], series(BASE, valid_loss=[0.5]))
-    said = json.loads((tmp_path / "study.json").read_text())
-    del said[key]
-    (tmp_path / "study.json").write_text(json.dumps(said))
-    with pytest.raises(UserError, match=f"no readable study.* lacks {key}"):
-        Table(tmp_path)
-
-
-def test_methods_stand_below_their_own_baseline(tmp_path):
-    """Whatever the order in which axes cross the table."""
-    points = [
-        point(f"{method}{rate}", method, learning_rate=float(rate), l2=float(method == "L2"))
-        for method in ("baseline", "L2")
-        for rate in (1, 2, 3)
-    ]
-    trials = [trial(one, 0) for one in points]
-    found = list(write(tmp_path, points, trials).groups().items())
-    assert found == [
-        ((f"baseline{rate}", method), [f"{method}{rate}"])
-        for rate in (1, 2, 3)
-        for method in ("baseline", "L2")
-    ]
+def test_the_caption_says_of_a_metric_that_is_not_finite(tmp_path):
+    """It counts as failed without the status of a diverged trial."""
+    trials = random_trials([BASE, WEAK], restarts=3)
+    trials[4]["test/accuracy"] = NAN
+    said = caption(write(tmp_path, [BASE, WEAK], trials))
+    assert "0 of 6 trials diverged, and test accuracy of 1 is not finite; such a trial" in said

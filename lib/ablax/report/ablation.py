@@ -19,7 +19,7 @@ from ablax.report.statistics import (
     restarts_to_settle,
     sign_flip_test,
 )
-from ablax.report.tables import Chosen, Table
+from ablax.report.study import Chosen, Table
 
 
 @dataclass(frozen=True)

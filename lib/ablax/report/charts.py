@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablax.report.ablation import Row
-from ablax.report.figures import (
+from ablax.report.plot import (
     COLOURS,
     MARKERS,
     band,
@@ -24,7 +24,7 @@ from ablax.report.figures import (
     with_intervals,
 )
 from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval, share_interval
-from ablax.report.tables import BASELINE, Chosen, Table
+from ablax.report.study import BASELINE, Chosen, Table
 
 SPLITS = {"train": "training", "valid": "validation"}
 """Those that curves are of, in words."""

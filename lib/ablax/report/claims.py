@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ablax.report.printed import show
 from ablax.report.statistics import Interval, mean_interval, share_interval
-from ablax.report.tables import Chosen, Table
+from ablax.report.study import Chosen, Table
+from ablax.report.tables import show
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 Bounds = tuple[float, float]

@@ -6,7 +6,6 @@ from typing import Any
 
 from ablax.errors import UserError
 from ablax.report.page import render, write
-from ablax.report.printed import Cell, Line, Printed, interval_cell, latex, markdown, show_p
 from ablax.report.statistics import (
     Interval,
     holm,
@@ -15,7 +14,8 @@ from ablax.report.statistics import (
     unpaired_difference,
     welch_test,
 )
-from ablax.report.tables import Chosen, Table, differences
+from ablax.report.study import Chosen, Table, differences
+from ablax.report.tables import Cell, Line, Printed, interval_cell, latex, markdown, show_p
 
 
 @dataclass(frozen=True)

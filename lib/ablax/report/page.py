@@ -10,10 +10,12 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from ablax.report import charts, figures
+from ablax.report import charts
+from ablax.report import plot as figures
 from ablax.report.ablation import Row, ablation, ablation_frame, points_frame
 from ablax.report.claims import Claim, Judgement, evidence_in_words, judge_all
-from ablax.report.printed import (
+from ablax.report.study import Chosen, Table
+from ablax.report.tables import (
     Printed,
     ablation_table,
     diverged_in_words,
@@ -25,8 +27,7 @@ from ablax.report.printed import (
     points_table,
     show,
 )
-from ablax.report.tables import Chosen, Table
-from ablax.sweep.store import replacing, write_json
+from ablax.rundir.store import replacing, write_json
 
 TEMPLATES = Path(__file__).parent
 MOST_ANSWERS = 6

@@ -1,379 +1,358 @@
-"""A study read back from its run directory: values by restart, and who is compared with whom."""
+"""Tables as they are printed: the same cells as Markdown, LaTeX and HTML."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ablax.errors import UserError
-from ablax.metrics import Metric, worst_rank
-from ablax.report.selection import leave_one_out
-from ablax.report.statistics import Interval, mean_interval, share_interval
-from ablax.sweep.store import Store
-
-BASELINE = "baseline"
-SAID = {"experiment", "seed", "points", "plan", "objective", "metrics", "significance", "trials"}
-"""What a report needs of study.json."""
+from ablax.report.ablation import Row
+from ablax.report.statistics import Interval
+from ablax.report.study import Table
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A choice among points by validation, and which point stands for it at each restart.
-
-    For a restart the other restarts choose, by their mean objective: the numbers of a restart
-    never come from a choice that it had a part in. (A single restart chooses for itself, which
-    is still blind to the test split.)
+class Cell:
+    """A cell as printed.
 
     Attributes:
-        point: what all restarts choose together.
-        by_restart: {restart: the point that the others choose}.
+        text: what it says.
+        sort: what its column is sorted by; None: the text.
+        link: where its evidence is: the id of an anchor of the page.
+        bold: significant.
     """
 
-    point: str
-    by_restart: dict[int, str]
-
-    @property
-    def agreeing(self) -> int:
-        """The restarts whose point is `point`."""
-        return sum(point == self.point for point in self.by_restart.values())
+    text: str
+    sort: float | None = None
+    link: str = ""
+    bold: bool = False
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A round of a study that drops points between rounds."""
+class Line:
+    """A row of a table; `mark` is its look on the page, `rule` a line above it."""
 
-    points: int
-    trials: int
-    steps: int  # of its longest trial, counted from the start
+    cells: tuple[Cell, ...]
+    mark: str = ""
+    rule: bool = False
 
 
-class Table:
-    """A study: its trials, curves and arrays, and summaries of its points.
+@dataclass(frozen=True)
+class Printed:
+    titles: tuple[str, ...]
+    lines: tuple[Line, ...]
+    caption: str
 
-    Attributes:
-        study: what study.json says.
-        trials: a row per finished trial, in canonical order.
-        curves: a row per trial and evaluation.
-        significance: the level of comparisons with a baseline, stated before the run.
-        rungs: what each round trained, where points were dropped between rounds.
-        timings: what a clock said: (program, what, value) of every launch.
+
+def show(interval: Interval) -> str:
     """
+    >>> show(Interval(0.94123, 0.93, 0.9525, 16))
+    '0.941 ± 0.011'
+    >>> show(Interval(0.9, 0.87, 0.91, 16, "BCa"))
+    '0.900 [0.870, 0.910]'
+    >>> show(Interval(1.5e-6, 0.5e-6, 2.5e-6, 16))
+    '1.5e-06 ± 1.0e-06'
+    >>> show(Interval(1234.5, math.nan, math.nan, 1))
+    '1234'
+    """
+    if math.isnan(interval.estimate):
+        return "–"
+    half = interval.half_width
+    if not math.isfinite(half):
+        return f"{interval.estimate:.4g}"
+    if half <= 1e-6 * abs(interval.estimate):  # equal but for the rounding of float32
+        return f"{interval.estimate:.4g} ± 0"
+    digits = f".{max(0, min(6, 1 - math.floor(math.log10(half))))}f"
+    if max(half, abs(interval.estimate)) < 1e-4:
+        digits = ".1e"
+    estimate, *ends = (f"{x:{digits}}" for x in (interval.estimate, interval.low, interval.high))
+    if interval.method in ("t", "Welch"):
+        return f"{estimate} ± {half:{digits}}"
+    return f"{estimate} [{', '.join(ends)}]"
 
-    def __init__(self, directory: Path):
-        self.directory = directory
-        path = directory / "study.json"
-        try:
-            self.study: dict[str, Any] = json.loads(path.read_text())
-            lacking = SAID - self.study.keys()
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
-        if lacking:
-            raise UserError(
-                f"{directory} holds no readable study: {path} lacks {', '.join(sorted(lacking))}"
-            )
-        self.significance = float(self.study["significance"])
-        store = Store(directory)
-        self.trials, self.curves = store.read("trials"), store.read("curves")
-        self.timings = store.read("timings")
-        if self.trials.empty:
-            raise UserError(f"{directory} holds no finished trial yet")
-        self.n_finished = len(self.trials)
-        self.rungs: list[Rung] = []
-        self._widened: dict[str, pd.DataFrame] = {}
-        self._shares: dict[str, bool] = {}
-        self._choices_made: dict[tuple[str, ...], Chosen] = {}
-        if "round" in self.trials and self.study["rounds"]["gives"] == "state":
-            self._follow_to_the_last_round()
 
-    def _follow_to_the_last_round(self) -> None:
-        """Where trials continue those of a round before, a study's result is its last round.
+def show_p(p: float) -> str:
+    """
+    >>> show_p(0.0321), show_p(0.00002), show_p(math.nan), show_p(1.0)
+    ('0.032', '< 0.0001', '–', '1')
+    """
+    if math.isnan(p):
+        return "–"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
-        `rungs` says what each round trained; the curves are those of whole trajectories.
-        """
-        for _, rows in self.trials.groupby("round"):
-            self.rungs.append(
-                Rung(len(set(rows["point"])), len(rows), int(rows["steps"].to_numpy().max()))
-            )
-        parents = dict(zip(self.trials["trial"], self.trials["parent"], strict=True))
-        self.trials = self.trials.loc[self.trials["round"] == self.trials["round"].max()]
-        heir: dict[str, str] = {}
-        for last in self.trials["trial"]:
-            trial = last
-            while isinstance(trial, str):
-                heir[trial] = last
-                trial = parents.get(trial)
-        if self.curves.empty:  # every trial diverged at once
-            return
-        curves = self.curves.loc[self.curves["trial"].isin(list(heir))]
-        curves = curves.assign(trial=[heir[trial] for trial in curves["trial"]])
-        self.curves = curves.sort_values(["trial", "step"], kind="stable").reset_index(drop=True)
 
-    @cached_property
-    def points(self) -> pd.DataFrame:
-        """A row per point that has a finished trial, with its settings, indexed by name."""
-        names = [name for name in self.study["points"][0] if name != "name"]
-        first = self.trials.drop_duplicates("point").set_index("point")
-        return pd.DataFrame(first[names])
+def more_restarts(row: Row) -> str:
+    """How many restarts a row that is not significant lacks: "" of one that is."""
+    lacking = _lacking(row)
+    if lacking is None:
+        return ""
+    return "no difference to settle" if math.isinf(lacking) else f"{int(lacking):,}"
 
-    @cached_property
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """{point: {field: value}}, and the group of each."""
-        return self.points.to_dict("index")  # type: ignore[return-value]
 
-    @cached_property
-    def scored(self) -> pd.DataFrame:
-        """The trials, with each metric of a diverged one at the worst of those that did not.
+def _lacking(row: Row) -> float | None:
+    if row.versus is None or math.isnan(row.versus.settles_at):
+        return None
+    return max(1.0, row.versus.settles_at - row.n)
 
-        So a diverged trial is never dropped, and ranks with the last of the study. Measures
-        that have no direction stay those of the snapshot selected before it diverged. A point
-        of which every trial diverged has no metrics.
-        """
-        scored = self.trials.copy()
-        failed = (scored["status"] == "diverged").to_numpy()
-        lost = scored["status"].eq("diverged").groupby(scored["point"]).transform("all").to_numpy()
-        for column, metric in self.metrics.items():
-            ranked = worst_rank(scored[column].to_numpy(np.float64), failed, metric)
-            scored[column] = np.where(lost, np.nan, ranked)
-        return scored
 
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """{column: its metric} of all splits, metric by metric: train/…, valid/…, test/…."""
-        return {
-            f"{split}/{name}": Metric(name, direction)
-            for name, direction in self.study["metrics"].items()
-            for split in ("train", "valid", "test")
-            if f"{split}/{name}" in self.trials
-        }
+def ablation_table(table: Table, rows: Sequence[Row]) -> Printed:
+    """The table of a paper: each baseline, one change a row, what it changes and how surely."""
+    name = f"test {table.headline.name}"
+    titles = (
+        "method",
+        "setting",
+        name,
+        f"Δ {name}",
+        "p (Holm)",
+        "better at",
+        "effect size",
+        "median",
+        "interquartile mean",
+        "n",
+        "diverged",
+        "more restarts",
+    )
+    best = {choice.point for choice in table.bests().values()}
+    lines = []
+    for number, row in enumerate(rows):
+        link, bold = f"row-{number}", row.significant(table.significance)
+        cells = [
+            Cell(row.group, bold=bold),
+            Cell(_setting(row)),
+            interval_cell(row.mean, link),
+        ]
+        if (versus := row.versus) is None:
+            cells += [Cell("")] * 4
+        else:
+            share = f"{versus.improvement.estimate:.0%}" if versus.improvement.known else "–"
+            cells += [
+                interval_cell(versus.difference, link, bold=bold, signed=True),
+                Cell(show_p(versus.p_corrected), versus.p_corrected, link, bold),
+                Cell(share, versus.improvement.estimate, link),
+                _number(versus.effect_size, link),
+            ]
+        cells += [
+            interval_cell(row.median, link),
+            interval_cell(row.interquartile_mean, link),
+            Cell(str(row.n), row.n, link),
+            Cell(str(row.diverged), row.diverged, link),
+            Cell(more_restarts(row), _lacking(row), link),
+        ]
+        mark = "best" if row.chosen.point in best else ""
+        lines.append(Line(tuple(cells), mark, rule=versus is None))
+    return Printed(titles, tuple(lines), ablation_caption(table, rows))
 
-    @cached_property
-    def _by_point(self) -> dict[str, pd.DataFrame]:
-        return {
-            str(point): rows.sort_values("restart")
-            for point, rows in self.scored.groupby("point", sort=False)
-        }
 
-    @cached_property
-    def headline(self) -> Metric:
-        """The metric that the table leads with: the first that the task declares."""
-        name, direction = next(iter(self.study["metrics"].items()))
-        return Metric(name, direction)
-
-    @cached_property
-    def objective(self) -> Metric:
-        """The validation metric by which settings are selected."""
-        chosen = self.study["objective"]
-        return Metric(**chosen) if chosen else self.headline
-
-    @cached_property
-    def varying(self) -> list[str]:
-        """The fields that differ between points."""
-        fields = [c for c in self.points.columns if c != "group"]
-        return [c for c in fields if len(set(map(str, self.points[c]))) > 1]
-
-    def array(self, name: str) -> dict[str, np.ndarray]:
-        """{trial: array} of arrays/<name>.parquet; of the parts, while the study runs."""
-        return Store(self.directory).read_arrays(name)
-
-    def of(self, point: str | Chosen) -> pd.DataFrame:
-        """The trials of a point by restart, as `scored`; of a choice, those that stand for it."""
-        if isinstance(point, str):
-            return self._by_point[point]
-        rows = pd.concat(
-            [self._by_point[name] for name in dict.fromkeys(point.by_restart.values())]
+def points_table(table: Table) -> Printed:
+    """Every point by itself: settings, every metric and measure."""
+    headline = f"test/{table.headline.name}"
+    columns = [*table.metrics, *table.measures(), "steps"]
+    titles = ("method", *table.varying, *columns, f"Δ {headline}", "n", "diverged")
+    chosen = {table.selected(members) for members in table.groups().values()}
+    best = {choice.point for choice in table.bests().values()}
+    previous, lines = None, []
+    groups = {point: key for key, members in table.groups().items() for point in members}
+    for number, (point, setting) in enumerate(table.settings.items()):
+        link = f"point-{number}"
+        statuses = list(table.of(point)["status"])
+        baseline = table.baseline(point)
+        versus = Cell("")
+        if baseline is not None:
+            difference = table.difference(point, baseline, headline)
+            versus = interval_cell(difference, link, signed=True)
+        cells = (
+            Cell(setting["group"]),
+            *(_setting_cell(setting[field]) for field in table.varying),
+            *(interval_cell(table.interval(point, column), link) for column in columns),
+            versus,
+            Cell(str(len(statuses)), len(statuses), link),
+            Cell(str(statuses.count("diverged")), statuses.count("diverged"), link),
         )
-        standing = [
-            point.by_restart.get(restart) == name
-            for restart, name in zip(rows["restart"], rows["point"], strict=True)
-        ]
-        return pd.DataFrame(rows[standing]).sort_values("restart")
-
-    def values(self, point: str | Chosen, column: str) -> pd.Series:
-        """A column of one point's trials, indexed by restart; of a choice, those it stands for."""
-        if isinstance(point, Chosen):
-            wide, restarts = self._wide(column), list(point.by_restart)
-            row = wide.index.get_indexer(restarts)
-            standing = wide.columns.get_indexer(list(point.by_restart.values()))
-            return pd.Series(wide.to_numpy(np.float64)[row, standing], index=restarts).dropna()
-        rows = self.of(point)
-        return pd.Series(rows[column].to_numpy(), index=rows["restart"].to_numpy())
-
-    def numbers(self, point: str | Chosen, column: str) -> np.ndarray:
-        """`values` without their restarts, in float64."""
-        return self.values(point, column).to_numpy(np.float64)
-
-    def trial_ids(self, point: str | Chosen) -> list[str]:
-        """The names of `of`."""
-        return self.of(point)["trial"].to_list()
-
-    def curve(self, point: str | Chosen, column: str) -> pd.DataFrame:
-        """A column of curves.parquet as steps × `trial_ids`; NaN where a trial had ended."""
-        trials = self.trial_ids(point)
-        if self.curves.empty:  # every trial diverged at once
-            return pd.DataFrame(columns=trials, dtype=np.float64)
-        rows = self.curves[self.curves["trial"].isin(trials)]
-        wide = pd.DataFrame(rows).pivot(index="step", columns="trial", values=column)
-        return wide.reindex(columns=trials)
-
-    def largest(self, column: str) -> np.ndarray:
-        """Of every restart the largest value of a column, over all points that have it."""
-        wide = self._wide(column).to_numpy(np.float64)
-        return np.nanmax(wide[~np.isnan(wide).all(axis=1)], axis=1)
-
-    def interval(self, point: str | Chosen, column: str) -> Interval:
-        """The mean with Student's t interval; of a column of shares with the exact one."""
-        values = self.numbers(point, column)
-        if self.is_share(column):
-            return share_interval(values.sum(), len(values))
-        return mean_interval(values)
-
-    def is_share(self, column: str) -> bool:
-        """Whether every trial has 0 or 1: then a mean is the share of trials that have 1."""
-        if column not in self._shares:
-            self._shares[column] = bool(self.scored[column].isin([0.0, 1.0]).all())
-        return self._shares[column]
-
-    def differences(self, a: str | Chosen, b: str | Chosen, column: str) -> np.ndarray:
-        """a − b at each restart that both have."""
-        return differences(self.values(a, column), self.values(b, column))
-
-    def difference(self, a: str | Chosen, b: str | Chosen, column: str) -> Interval:
-        """Mean of a − b over the restarts that both have."""
-        return mean_interval(self.differences(a, b, column))
-
-    @cached_property
-    def _baselines(self) -> dict[str, str]:
-        """{point: its baseline}, which may have no finished trial, or have been dropped."""
-        # A launch that was cut off may have named points that study.json does not know yet.
-        points = self.settings | {point["name"]: point for point in self.study["points"]}
-        named = [name for name, point in points.items() if point["group"] == BASELINE]
-        candidates = named or list(self.settings)[:1]
-
-        def agreement(a: str, b: str) -> int:
-            fields = points[a].keys() & points[b].keys()
-            return sum(str(points[a][field]) == str(points[b][field]) for field in fields)
-
-        return {
-            name: max(candidates, key=lambda candidate: agreement(candidate, name))
-            for name in self.settings
-            if name not in candidates
-        }
-
-    def baseline(self, point: str) -> str | None:
-        """The point that `point` is compared with; None for a baseline itself.
-
-        Among the points of group "baseline", the one that agrees with it in the most fields;
-        in a study that names none, the first point. None too where that has not finished, or
-        was dropped between rounds: nothing else would be a fair comparison.
-        """
-        found = self._baselines.get(point)
-        return found if found in self.settings else None
-
-    def groups(self) -> dict[tuple[str, str], list[str]]:
-        """The points by (baseline, group): the strengths of one method, baseline by baseline."""
-        families: dict[str, dict[tuple[str, str], list[str]]] = {}
-        for name, setting in self.settings.items():
-            baseline = self._baselines.get(name, name)
-            members = families.setdefault(baseline, {})
-            members.setdefault((baseline, setting["group"]), []).append(name)
-        return {key: points for members in families.values() for key, points in members.items()}
-
-    def among(self, **where: Any) -> list[str]:
-        """The points with these settings."""
-        return [
-            point
-            for point, setting in self.settings.items()
-            if all(setting[field] == value for field, value in where.items())
-        ]
-
-    def methods(self, **where: Any) -> dict[str, Chosen]:
-        """{method: what validation chooses of it}, among the points with these settings.
-
-        Of a method on several baselines (axes that cross the table), of all of them together.
-        """
-        return self._choices("group", where)
-
-    def along(self, field: str, **where: Any) -> dict[Any, Chosen]:
-        """{value of a field: what validation chooses of the points with it}, from low to high.
-
-        Among the points with these settings: where other axes cross the line, one of each value
-        is chosen, as in `methods`.
-        """
-        return dict(sorted(self._choices(field, where).items()))
-
-    def _choices(self, field: str, where: dict[str, Any]) -> dict[Any, Chosen]:
-        found: dict[Any, list[str]] = {}
-        for point in self.among(**where):
-            found.setdefault(self.settings[point][field], []).append(point)
-        return {value: self.chosen(points) for value, points in found.items()}
-
-    def _wide(self, column: str) -> pd.DataFrame:
-        """A column as restarts × points; NaN where a trial has not finished."""
-        if column not in self._widened:
-            wide = self.scored.pivot(index="restart", columns="point", values=column)
-            self._widened[column] = pd.DataFrame(wide[list(self.settings)])
-        return self._widened[column]
-
-    @cached_property
-    def _merits(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """(objective on validation, more is better, NaN of trials that failed; which failed)."""
-        name, sign = f"valid/{self.objective.name}", self.objective.sign
-        values = sign * self.trials[name].to_numpy(np.float64)
-        failed = (self.trials["status"] == "diverged").to_numpy() | ~np.isfinite(values)
-        each = self.trials.assign(_merit=np.where(failed, np.nan, values), _failed=failed)
-        wide = each.pivot(index="restart", columns="point", values=["_merit", "_failed"])
-        merits = pd.DataFrame(wide["_merit"][list(self.settings)].astype(np.float64))
-        return merits, pd.DataFrame(wide["_failed"][list(self.settings)]).eq(True).to_numpy()
-
-    def chosen(self, points: Sequence[str]) -> Chosen:
-        """The choice among some points by their mean objective on the validation split."""
-        key = tuple(points)
-        if key not in self._choices_made:
-            self._choices_made[key] = self._choose(key)
-        return self._choices_made[key]
-
-    def _choose(self, points: Sequence[str]) -> Chosen:
-        if f"valid/{self.objective.name}" not in self.trials:  # nothing to choose by
-            finished = sorted(set(self.trials.loc[self.trials["point"].isin(points), "restart"]))
-            return Chosen(points[0], dict.fromkeys(finished, points[0]))
-        frame, failed = self._merits
-        every, place = frame.to_numpy(), frame.columns.get_indexer(list(points))
-        # The worst of each restart, over all points of the study.
-        worst = np.where(np.isnan(every), np.inf, every).min(axis=1)
-        whole, others = leave_one_out(every[:, place], failed[:, place], worst)
-        finished = np.flatnonzero((~np.isnan(every) | failed)[:, place].any(axis=1))
-        by_restart = {int(frame.index[i]): points[int(others[i])] for i in finished}
-        return Chosen(points[whole], by_restart)
-
-    def selected(self, points: Sequence[str]) -> str:
-        """The point with the best mean objective on the validation split."""
-        return self.chosen(points).point
-
-    def best(self) -> Chosen:
-        """What a user would take: the best of all on the validation split."""
-        return self.chosen(list(self.settings))
-
-    def bests(self) -> dict[str, Chosen]:
-        """{baseline: the best of what is compared with it, and of itself}."""
-        families: dict[str, list[str]] = {}
-        for (baseline, _), points in self.groups().items():
-            families.setdefault(baseline, []).extend(points)
-        return {baseline: self.chosen(points) for baseline, points in families.items()}
-
-    def measures(self) -> list[str]:
-        """The scalar columns that are not settings nor split metrics (norms, shares, …)."""
-        known = {"trial", "point", "group", "restart", "status", "steps", "best_step"}
-        known |= {"round", "parent"}
-        known |= set(self.points.columns)
-        return [c for c in self.trials.columns if c not in known and "/" not in c]
+        mark = "best" if point in best else "selected" if point in chosen else ""
+        lines.append(Line(cells, mark, rule=groups[point] != previous))
+        previous = groups[point]
+    return Printed(titles, tuple(lines), POINTS_CAPTION)
 
 
-def differences(a: pd.Series, b: pd.Series) -> np.ndarray:
-    """a − b at each restart that both have, whichever studies they are of."""
-    both = pd.concat([a, b], axis=1, join="inner")
-    return both.iloc[:, 0].to_numpy(np.float64) - both.iloc[:, 1].to_numpy(np.float64)
+def ablation_caption(table: Table, rows: Sequence[Row]) -> str:
+    """What the numbers are, where the strengths come from, and what became of divergence."""
+    name, selects = table.headline.name, any(len(g) > 1 for g in table.groups().values())
+    compared = sum(row.versus is not None for row in rows)
+    n = max((row.n for row in rows), default=0)
+    said = [
+        f"Means over restarts of test {name} with 95% intervals (Student's t; median and "
+        "interquartile mean: seeded BCa bootstrap).",
+        "Δ: paired difference to the baseline, restart by restart. p: sign-flip test"
+        + (f", Holm-corrected over {compared} rows" if compared > 1 else "")
+        + f"; bold where p ≤ {table.significance:g}, the level stated before the run. Better at: "
+        "share of restarts at which the row beats the baseline. Effect size: Hedges' g of the "
+        "differences. More restarts: what would show such a difference as significant with "
+        "probability 0.8.",
+    ]
+    by = table.objective.name
+    if selects and n < 2:
+        said.append(f"The strength of each method is chosen by validation {by} of its one restart.")
+    elif selects:
+        switched = [row for row in rows if row.chosen.agreeing < len(row.chosen.by_restart)]
+        changes = ", ".join(
+            f"{row.group} ({len(row.chosen.by_restart) - row.chosen.agreeing} of {row.n})"
+            for row in switched
+        )
+        said.append(
+            f"The strength of each method is chosen by mean validation {by}; the number of a "
+            "restart is at the strength that the other restarts choose, so that no restart is "
+            "judged by a choice it had a part in."
+        )
+        if changes:
+            said.append(f"They choose another strength for some restarts of {changes}.")
+    for what, intervals in [
+        ("median", [row.median for row in rows]),
+        ("interquartile mean", [row.interquartile_mean for row in rows]),
+    ]:
+        plain = [r.group for r, i in zip(rows, intervals, strict=True) if i.method == "percentile"]
+        of = ", ".join(plain) if len(plain) <= 3 else f"{len(plain)} of {len(rows)} rows"
+        if plain:
+            said.append(f"BCa is undefined for the {what} of {of}: percentile.")
+    return " ".join([*said, diverged_in_words(table)])
+
+
+def diverged_in_words(table: Table) -> str:
+    """What the tables do with diverged trials."""
+    lost = (table.trials["status"] == "diverged").to_numpy()
+    headline = table.trials[f"test/{table.headline.name}"].to_numpy(np.float64)
+    diverged, broken = int(lost.sum()), int((~np.isfinite(headline) & ~lost).sum())
+    if diverged == len(table.trials):
+        return "Every trial diverged: there is nothing to compare."
+    if not diverged + broken:
+        return "No trial diverged."
+    said = f"{diverged} of {len(lost)} trials diverged"
+    if broken:
+        said += f", and test {table.headline.name} of {broken} is not finite"
+    return (
+        f"{said}; such a trial counts with the worst value of any that did not "
+        "(worst rank), and its measures are those of the snapshot selected before. A point of "
+        "which every trial diverged has no numbers, and is never chosen."
+    )
+
+
+POINTS_CAPTION = (
+    "Every point by itself: means over its restarts with 95% intervals (Student's t), of the "
+    "snapshot that was best on validation. Δ as above, but of this very point and not corrected. "
+    "Marked: the strength of each method that validation selects, and the best of all."
+)
+
+
+def _setting(row: Row) -> str:
+    """What a row's point sets, without what its baseline does as well."""
+    point = row.chosen.point
+    if point in ("baseline", row.group):
+        return ""
+    shared = row.versus.baseline.split(" ") if row.versus else []
+    return " ".join(word for word in point.split(" ") if word not in shared)
+
+
+def _setting_cell(value: Any) -> Cell:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Cell(str(value))
+    return Cell("∞" if math.isinf(value) else f"{value:g}", float(value))
+
+
+def interval_cell(
+    interval: Interval, link: str = "", *, bold: bool = False, signed: bool = False
+) -> Cell:
+    """An interval as a cell; `signed` puts a + before what is above 0."""
+    sign = "+" if signed and interval.estimate > 0 else ""
+    return Cell(sign + show(interval).replace("-", "−"), interval.estimate, link, bold)
+
+
+def _number(value: float, link: str) -> Cell:
+    if math.isnan(value):
+        return Cell("–")
+    return Cell(f"{value:.2f}".replace("-", "−").replace("inf", "∞"), value, link)
+
+
+def narrow(printed: Printed) -> Printed:
+    """The columns that a paper has room for."""
+    kept = [i for i, title in enumerate(printed.titles) if title not in ONLY_ON_THE_PAGE]
+    titles = tuple(printed.titles[i] for i in kept)
+    lines = [replace(line, cells=tuple(line.cells[i] for i in kept)) for line in printed.lines]
+    return Printed(titles, tuple(lines), printed.caption)
+
+
+ONLY_ON_THE_PAGE = {"better at", "effect size", "median", "interquartile mean", "more restarts"}
+
+
+def markdown(printed: Printed) -> str:
+    """The table as Markdown."""
+    lines = [markdown_row(map(plain, printed.titles)), "|" + "---|" * len(printed.titles)]
+    for line in printed.lines:
+        texts = [(plain(cell.text), cell.bold and cell.text) for cell in line.cells]
+        lines.append(markdown_row(f"**{text}**" if bold else text for text, bold in texts))
+    return "\n".join(lines) + "\n"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def plain(text: str) -> str:
+    r"""Text as Markdown that reads as just that, also in the cell of a table.
+
+    >>> print(plain("share_below *a|b*"))
+    share_below \*a\|b\*
+    """
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
+# An underscore within a word is no markup.
+_MARKUP = re.compile(r"[\\`*<\[\]|~&]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def latex(printed: Printed) -> str:
+    r"""The table for a paper, a tabular; needs \usepackage{booktabs}."""
+    columns = zip(*(line.cells for line in printed.lines), strict=True)
+    sides = ["r" if any(c.sort is not None for c in column) else "l" for column in columns]
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{tabular}{" + "".join(sides) + "}",
+        r"\toprule",
+        "{}" + " & ".join(map(_tex, printed.titles)) + r" \\",
+    ]
+    for line in printed.lines:
+        if line.rule:
+            lines.append(r"\midrule")
+        cells = [rf"\textbf{{{_tex(c.text)}}}" if c.bold else _tex(c.text) for c in line.cells]
+        # A bracket or a star would be read as an argument of what ended the row before.
+        guard = "{}" if cells[0].startswith(("[", "*")) else ""
+        lines.append(guard + " & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    """
+    >>> print(_tex("share_below ± 5%"))
+    share\\_below $\\pm$ 5\\%
+    """
+    return text.translate(_TEX)
+
+
+_TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "|": "$|$",
+        "→": r"$\to$",
+        "<": "$<$",
+        ">": "$>$",
+        "±": r"$\pm$",
+        "Δ": r"$\Delta$",
+        "λ": r"$\lambda$",
+        "∞": r"$\infty$",
+        "–": "--",
+        "−": "$-$",
+        **{character: "\\" + character for character in "_%&#${}"},
+    }
+)

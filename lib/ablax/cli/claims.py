@@ -1,0 +1,201 @@
+"""./launch.sh claims: every claim of every experiment, its verdict and its evidence."""
+
+import datetime
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ablax.cli.flags import read
+from ablax.errors import UserError, unknown
+
+LEDGER = Path(__file__).parents[3] / "experiments" / "CLAIMS.md"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Judge every claim on the studies that are here; with --run, train those that are not."""
+
+    preset: Annotated[str, tyro.conf.arg(help="size of the studies")] = "default"
+    run: Annotated[bool, tyro.conf.arg(help="train whatever is missing, write the ledger")] = False
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(help="the ledger; None: experiments/CLAIMS.md, of other presets in runs/"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The claims of one experiment and what its study says of them.
+
+    Attributes:
+        name: of the experiment.
+        directory: of its study.
+        claims: that it declares.
+        table: of the study; None if there is none.
+        why: there is none.
+    """
+
+    name: str
+    directory: Path
+    claims: Sequence[Any]
+    table: Any
+    why: str = ""
+
+    @cached_property
+    def judgements(self) -> list[Any]:
+        from ablax.report.claims import judge_all
+
+        return [] if self.table is None else judge_all(self.claims, self.table)
+
+
+def main(
+    names: Sequence[str], load: Callable[[str], Any], arguments: list[str], *, everything: bool
+) -> int:
+    """Print the ledger of some experiments; the exit status.
+
+    Args:
+        names: of the experiments.
+        load: an experiment by name.
+        arguments: flags.
+        everything: the names are those of all experiments: only then the ledger is written,
+            unless `--out` says where to.
+    """
+    flags = read(Flags, "claims", arguments)
+    for name in names:
+        if flags.preset not in (presets := load(name).PRESETS):
+            raise unknown("preset", flags.preset, presets)
+    entries = []
+    for name in names:
+        module = load(name)
+        if not getattr(module, "CLAIMS", None):
+            continue
+        entry, status = _entry(name, module, flags)
+        if status == 130:
+            return status
+        entries.append(entry)
+    print(text(entries))
+    if flags.run and (everything or flags.out):
+        path = flags.out or _ledger(flags.preset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(markdown(entries, flags.preset))
+        print(f"ledger {path}")
+    missing = [entry.name for entry in entries if entry.table is None]
+    if missing and not flags.run:
+        recorded = f"; {LEDGER.name} has the recorded verdicts" if LEDGER.exists() else ""
+        print(f"no study here of {', '.join(missing)}: claims --run trains them{recorded}")
+    return 2 if missing and flags.run else 0
+
+
+def _ledger(preset: str) -> Path:
+    return LEDGER if preset == "default" else Path("runs") / f"CLAIMS-{preset}.md"
+
+
+def _entry(name: str, module: Any, flags: Flags) -> tuple[Entry, int]:
+    """(what is known of an experiment's claims, the exit status of training what was missing)."""
+    from ablax.cli.launch import launch, planned
+    from ablax.report.study import Table
+
+    command = ["--preset", flags.preset]
+    claims = module.CLAIMS
+    try:
+        directory = planned(name, module, command).directory
+        if flags.run and not _complete(directory):
+            print(f"\n{name}", file=sys.stderr)
+            if status := launch(name, module, command):
+                return Entry(name, directory, claims, None, "stopped"), status
+        found = Table(directory) if (directory / "study.json").exists() else None
+        return Entry(name, directory, claims, found, "not trained"), 0
+    except UserError as error:  # a data set that is not there is no reason to judge nothing else
+        return Entry(name, Path("runs"), claims, None, str(error)), 0
+
+
+def _complete(directory: Path) -> bool:
+    from ablax.report.study import Table
+
+    if not (directory / "study.json").exists():
+        return False
+    try:
+        table = Table(directory)
+    except UserError:
+        return False
+    return table.n_finished == table.study["trials"]
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """The ledger for a terminal."""
+    from ablax.report.claims import evidence_in_words
+
+    lines = []
+    for entry in entries:
+        lines += ["", f"{entry.name}: {_study(entry)}"]
+        for judgement in entry.judgements:
+            claim = judgement.claim
+            lines.append(f"  {judgement.verdict:<13} {claim.sentence} [{claim.id}]")
+            lines += [f"{'':<16}{line}" for line in evidence_in_words(judgement)]
+        if entry.table is None:
+            lines += [f"  {'–':<13} {claim.sentence} [{claim.id}]" for claim in entry.claims]
+    return "\n".join([*lines, "", _count(entries)])
+
+
+def markdown(entries: Sequence[Entry], preset: str) -> str:
+    """The ledger as it is committed."""
+    from ablax.report.claims import evidence_in_words
+    from ablax.report.tables import markdown_row, plain
+
+    date = datetime.date.today().isoformat()
+    again = "./launch.sh claims --run" + (f" --preset {preset}" if preset != "default" else "")
+    lines = [
+        "# Claims",
+        "",
+        f"Written by `{again}` on {date}; not edited by hand. {_count(entries)}",
+        "",
+        "A claim is supported if the interval of every effect, of confidence 1 − level, lies where "
+        "the claim expects it; refuted if one lies outside; else inconclusive. Effects are means "
+        "over n restarts, with the intervals of Student's t.",
+    ]
+    for entry in entries:
+        lines += ["", f"## {entry.name}", "", _study(entry) + ".", ""]
+        lines += ["| claim | verdict | evidence | level | source |", "|---|---|---|---|---|"]
+        for judgement in entry.judgements:
+            claim = judgement.claim
+            cells = (
+                f"{plain(claim.sentence)} (`{claim.id}`)",
+                f"**{judgement.verdict}**",
+                "<br>".join(map(plain, evidence_in_words(judgement))),
+                f"{claim.level:g}",
+                plain(claim.source),
+            )
+            lines.append(markdown_row(cells))
+        if entry.table is None:
+            for claim in entry.claims:
+                cells = (f"{plain(claim.sentence)} (`{claim.id}`)", "–", "", f"{claim.level:g}")
+                lines.append(markdown_row([*cells, plain(claim.source)]))
+    return "\n".join(lines) + "\n"
+
+
+def _study(entry: Entry) -> str:
+    """Which study the evidence is from, and on what it was trained."""
+    if entry.table is None:
+        return entry.why
+    study = entry.table.study
+    made = study["provenance"]
+    finished = "" if entry.table.n_finished == study["trials"] else " (unfinished)"
+    versions = ", ".join(f"{p} {made['versions'][p]}" for p in ("jax", "flax", "optax"))
+    sizes = f"{study['trials']:,} trials, {study['restarts']} restarts"
+    device = f"{made['devices']} × {made['conditions']['device kind']}"
+    return f"study `{study['id']}`{finished}, {sizes}, {device}, {versions}"
+
+
+def _count(entries: Sequence[Entry]) -> str:
+    verdicts = Counter(judgement.verdict for entry in entries for judgement in entry.judgements)
+    waiting = sum(len(entry.claims) for entry in entries if entry.table is None)
+    said = [f"{n} {verdict}" for verdict, n in verdicts.items()]
+    said += [f"{waiting} without a study"] if waiting else []
+    total = sum(len(entry.claims) for entry in entries)
+    return f"{total} claims: {', '.join(said)}."

@@ -1,0 +1,55 @@
+"""./launch.sh gallery: draws the figures of the README again."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[3] / "experiments" / "gallery"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a study: which command trains it, and which of its figures it is."""
+
+    command: str
+    figure: str
+
+
+PICTURES = {
+    "regularization": Picture("regularization", "restarts"),
+    "grid": Picture(
+        "regularization --model mlp --l2 0 1e-4 3e-4 1e-3 3e-3 --dropout-rate 0 0.1 0.25 0.5",
+        "heat_map",
+    ),
+    "profiles": Picture("regularization", "profiles"),
+    "signals": Picture("signals", "overfitting"),
+    "weight_decay": Picture("weight_decay", "distance"),
+    "perceptron": Picture("perceptron", "way"),
+    "capacity": Picture("capacity", "width"),
+    "early_stopping": Picture("early_stopping", "tradeoff"),
+    "descent": Picture("descent", "hump"),
+    "random_restarts": Picture("random_restarts", "surface"),
+    "escape": Picture("escape", "sigma"),
+}
+"""Each is experiments/gallery/NAME.png."""
+
+
+def main(load: Callable[[str], Any], pictures: dict[str, Picture] = PICTURES) -> int:
+    """Train what is missing of the studies, and copy their figures; the exit status."""
+    from ablax.cli.launch import launch, planned
+
+    directories: dict[str, Path] = {}
+    for name, picture in pictures.items():
+        experiment, *flags = picture.command.split()
+        if picture.command not in directories:
+            if status := launch(experiment, load(experiment), flags):
+                return status
+            found = planned(experiment, load(experiment), flags)
+            directories[picture.command] = found.directory
+        FOLDER.mkdir(exist_ok=True)
+        source = directories[picture.command] / "report" / f"{picture.figure}.png"
+        shutil.copyfile(source, FOLDER / f"{name}.png")
+        print(f"{FOLDER / name}.png  {source}")
+    return 0

@@ -1,0 +1,232 @@
+"""The command line: `./launch.sh` sets up the environment and runs this module."""
+
+import ast
+import importlib
+import importlib.util
+import itertools
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import experiments
+from ablax.cli import launchers as _hosts
+from ablax.errors import UserError, unknown
+
+START = """\
+Ablax trains a whole ablation study as one compiled program, and judges the result.
+
+  ./launch.sh list                      the experiments, one line each
+  ./launch.sh EXPERIMENT                train its default study and write the report
+  ./launch.sh EXPERIMENT --plan         print what would be trained, and stop
+  ./launch.sh EXPERIMENT --preset smoke a small study, to see that everything works
+  ./launch.sh EXPERIMENT --help         every flag of the experiment
+  ./launch.sh resume DIR                go on with a study that was interrupted
+  ./launch.sh report DIR [DIR …]        the report again; of several, also compared with the first
+  ./launch.sh claims [EXPERIMENT …]     every claim, its verdict, its evidence; --run trains
+  ./launch.sh data list|fetch NAME      data sets: where from, checksum, present or not
+  ./launch.sh audit [EXPERIMENT]        whether a trial's bits depend on what is around it, here
+  ./launch.sh bench [NAME]              side-by-side benchmarks
+  ./launch.sh gallery                   draw the README's figures again
+  ./launch.sh test                      the tests
+
+Where it runs: flags of an EXPERIMENT or a resume, anywhere in the line
+
+  --processes N                         N processes on this machine
+  --on slurm|tpu-pod                    a job (--nodes N), or all workers of a pod (--tpu NAME)
+  --dry-run                             print what would be started or submitted, and stop
+
+Start with:  ./launch.sh regularization
+"""
+START_WITH = "regularization"
+
+
+def names() -> list[str]:
+    """The experiments: the modules of this folder."""
+    found = pkgutil.iter_modules(experiments.__path__)
+    return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """An experiment by name."""
+    _known(name)
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _known(name: str) -> None:
+    if name not in names():
+        raise unknown("command or experiment", name, [*COMMANDS, "test", *names()])
+
+
+def summary(name: str) -> str:
+    """First line of an experiment's docstring, read without importing it."""
+    spec = importlib.util.find_spec(f"experiments.{name}")
+    source = Path(spec.origin).read_text() if spec and spec.origin else ""
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def list_experiments(arguments: list[str]) -> None:
+    _expect(not arguments, "list takes no arguments")
+    width = max(map(len, names()))
+    for name in names():
+        print(f"{name:<{width}}  {summary(name)}")
+
+
+def experiment(name: str, arguments: list[str]) -> int:
+    from ablax.cli.launch import launch
+
+    return launch(name, load(name), arguments)
+
+
+def resume(arguments: list[str]) -> int:
+    """Launch again what a run directory says was launched there."""
+    import json
+    import shlex
+
+    flagged = [word.startswith("--") for word in arguments[:2]]
+    _expect(flagged in ([False], [False, True]), "expected: resume DIR [FLAG …]")
+    path = Path(arguments[0]) / "study.json"
+    try:
+        command = json.loads(path.read_text())["provenance"]["command"]
+        name, *flags = shlex.split(command)[1:]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{arguments[0]} holds no study: cannot read {path}: {error}") from error
+    directory, *others = arguments
+    # The folder may have moved, and a retry that was asked for has been noted; what is given
+    # now (--allow-changed, --slots) takes the place of what was given then.
+    given = {word.partition("=")[0] for word in others if word.startswith("--")}
+    flags = _without(flags, {"--out", "--retry", *given})
+    return experiment(name, [*flags, *others, "--out", directory])
+
+
+def _without(arguments: list[str], names: set[str]) -> list[str]:
+    """The arguments without some flags and their values.
+
+    >>> _without(["--l2", "0", "-1e-3", "--out", "d", "--plan"], {"--l2", "--out"})
+    ['--plan']
+    """
+    kept, dropping = [], False
+    for word in arguments:
+        if word.startswith("--"):
+            dropping = word.partition("=")[0] in names
+        if not dropping:
+            kept.append(word)
+    return kept
+
+
+def report(arguments: list[str]) -> int:
+    from ablax.cli.launch import rebuild
+
+    _expect(len(arguments) > 0, "expected: report DIR [DIR …]")
+    rebuild([Path(directory) for directory in arguments], load)
+    return 0
+
+
+def data(arguments: list[str]) -> None:
+    from ablax.data import catalog
+    from ablax.data.directory import data_directory
+
+    match arguments:
+        case ["list"] | ["list", "--verify"]:
+            print(f"data directory: {data_directory()}")
+            for row in catalog.listing(verify="--verify" in arguments):
+                print(f"{row.name:<14}{row.present:<9}{row.description}; {row.records}")
+                print(f"{'':<23}{row.home}")
+                for file, checksum in row.files:
+                    print(f"{'':<23}{file}  sha256 {checksum}")
+        case ["fetch", name]:
+            for path in catalog.fetch(name):
+                print(path)
+        case _:
+            raise UserError("expected: data list [--verify], or data fetch NAME")
+
+
+def bench(arguments: list[str]) -> None:
+    from ablax.bench import BENCHES
+
+    name, *rest = arguments or ["sweep"]
+    if name.startswith("--"):
+        name, rest = "sweep", arguments
+    if name not in BENCHES:
+        raise unknown("bench", name, BENCHES)
+    importlib.import_module(f"ablax.bench.{name}").main(rest)
+
+
+def audit(arguments: list[str]) -> int:
+    from ablax.cli import audit as _audit
+
+    name, *rest = (
+        arguments if arguments[:1] and arguments[0][:2] != "--" else [START_WITH, *arguments]
+    )
+    _known(name)
+    return _audit.main(name, load(name), rest)
+
+
+def claims(arguments: list[str]) -> int:
+    from ablax.cli import claims as _claims
+
+    asked = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments))
+    for name in asked:
+        _known(name)
+    return _claims.main(asked or names(), load, arguments[len(asked) :], everything=not asked)
+
+
+def gallery(arguments: list[str]) -> int:
+    from ablax.cli import gallery as _gallery
+
+    _expect(not arguments, "gallery takes no arguments")
+    return _gallery.main(load)
+
+
+COMMANDS = {
+    "audit": audit,
+    "claims": claims,
+    "gallery": gallery,
+    "list": list_experiments,
+    "resume": resume,
+    "report": report,
+    "data": data,
+    "bench": bench,
+}
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _train(where: _hosts.Where, command: str, arguments: list[str]) -> int:
+    """An experiment or a resume: here, as one process of several, or elsewhere."""
+    if command != "resume":
+        _known(command)
+    if not _hosts.starts_others(where):
+        with _hosts.member(where):
+            return resume(arguments) if command == "resume" else experiment(command, arguments)
+    if where.on != "local" and command != "resume":
+        from ablax.cli import flags
+
+        flags.parse(command, load(command), arguments)  # a typo must not wait in a queue
+    return _hosts.start(where, [command, *arguments])
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        where, rest = _hosts.parse(arguments)
+        if not rest or rest[0] in ("-h", "--help", "help"):
+            print(START)
+            return 0
+        command, *others = rest
+        if command not in COMMANDS or command == "resume":
+            return _train(where, command, others)
+        _expect(
+            len(rest) == len(arguments),
+            f"expected an experiment or resume with the launcher's flags, got {command}",
+        )
+        return COMMANDS[command](others) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # outside of training, which stops at a checkpoint
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+

@@ -1,0 +1,183 @@
+"""What the figures of all experiments share: colours, axes, intervals, images and files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablax.report.statistics import Interval
+from ablax.report.study import Chosen, Table
+from ablax.rundir.store import replacing
+
+# Okabe and Ito's palette, distinguishable with every kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "ablax",  # equal figures are equal bytes
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every figure; figures made inside are closed at its end."""
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            plt.close("all")
+
+
+def captioned(figure: Figure, caption: str) -> Figure:
+    """The figure with the sentence that the report prints below it."""
+    figure.set_label(caption)
+    return figure
+
+
+def panels(
+    n: int, *, width: float = 4.6, height: float = 3.6, columns: int | None = None, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with n panels in a row, or in rows of some columns: (figure, [axes])."""
+    columns = min(columns or n, n)
+    rows = -(-n // columns)
+    size = (width * columns, height * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    axes = list(grid.ravel())
+    for ax in axes[n:]:
+        ax.set_visible(False)
+    return figure, axes[:n]
+
+
+def error_interval(table: Table, point: str | Chosen) -> Interval:
+    """The mean headline metric of the test split, an accuracy as an error: lower is better."""
+    interval = table.interval(point, f"test/{table.headline.name}")
+    if table.headline.name != "accuracy":
+        return interval
+    return replace(
+        interval, estimate=1 - interval.estimate, low=1 - interval.high, high=1 - interval.low
+    )
+
+
+def error_label(table: Table) -> str:
+    name = table.headline.name
+    return "test error (share of examples)" if name == "accuracy" else f"test {name}"
+
+
+def images(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Square images, a labelled row each; blue is negative, red positive, scaled by row."""
+    n = max(len(pictures) for pictures in rows.values())
+    figure, grid = plt.subplots(
+        len(rows), n, figsize=(0.85 * n + 1.4, 0.9 * len(rows)), squeeze=False
+    )
+    for (label, pictures), axes in zip(rows.items(), grid, strict=True):
+        limit = np.abs(pictures).max() or 1.0
+        for ax in axes:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+        for ax, picture in zip(axes, pictures, strict=False):
+            ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return figure
+
+
+def with_intervals(
+    ax: Axes,
+    x: Sequence[float] | np.ndarray,
+    intervals: Sequence[Interval],
+    *,
+    label: str,
+    number: int,
+    line: str = "-",
+) -> None:
+    """A line through the means with their intervals as error bars; `number` picks the look."""
+    mean = np.array([i.estimate for i in intervals])
+    ends = np.array([[i.estimate - i.low, i.high - i.estimate] for i in intervals]).T
+    ax.errorbar(
+        x,
+        mean,
+        yerr=np.nan_to_num(ends),
+        label=label,
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4,
+        capsize=2,
+        linewidth=1.4,
+        linestyle=line,
+    )
+
+
+def dots(ax: Axes, rows: Mapping[str, Interval]) -> None:
+    """A row for each label: its estimate as a dot, with its interval; the first row on top."""
+    for place, interval in enumerate(rows.values()):
+        ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+        look = {"ms": 4, "color": "black", "capsize": 3}
+        ax.errorbar(interval.estimate, place, xerr=np.nan_to_num(ends), fmt="o", **look)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+
+
+def shaded(
+    ax: Axes,
+    x: Sequence[float] | np.ndarray,
+    intervals: Sequence[Interval],
+    *,
+    number: int,
+    alpha: float,
+    **look: Any,
+) -> None:
+    """A line through the estimates in the middle of their intervals; `number` picks the colour."""
+    colour = COLOURS[number]
+    low, high = np.array([[i.low, i.high] for i in intervals]).reshape(-1, 2).T
+    ax.plot(x, np.array([i.estimate for i in intervals]), color=colour, **look)
+    ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
+
+
+def band(ax: Axes, interval: Interval, *, label: str, colour: str = "0.4") -> None:
+    """A horizontal line with its interval: the baseline."""
+    ax.axhline(interval.estimate, color=colour, linestyle="--", linewidth=1.2, label=label)
+    if np.isfinite([interval.low, interval.high]).all():
+        ax.axhspan(interval.low, interval.high, color=colour, alpha=0.15, linewidth=0)
+
+
+def legend(ax: Axes) -> None:
+    """The legend, if anything is drawn that has a label."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8)
+
+
+def save(figures: Mapping[str, Figure], directory: Path) -> None:
+    """Every figure as PNG and SVG, under its name."""
+    for name, figure in figures.items():
+        _without_empty_logarithms(figure)
+        for kind in ("png", "svg"):
+            with replacing(directory / f"{name}.{kind}") as temporary:
+                metadata = {"Date": None} if kind == "svg" else {"Software": None}
+                figure.savefig(temporary, format=kind, metadata=metadata)
+
+
+def _without_empty_logarithms(figure: Figure) -> None:
+    """Make a log axis linear where it has nothing to show: all diverged, or all 0."""
+    for ax in figure.axes:
+        if ax.get_xscale() == "log" and not np.isfinite(ax.dataLim.minposx):
+            ax.set_xscale("linear")
+        if ax.get_yscale() == "log" and not np.isfinite(ax.dataLim.minposy):
+            ax.set_yscale("linear")

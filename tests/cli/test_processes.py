@@ -1,0 +1,122 @@
+"""A study over two real processes: the same bytes, and what happens when one of them dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ablax.rundir.store import Store
+
+LAUNCH = Path(__file__).parents[2] / "launch.sh"
+STUDY = (
+    *("regularization", "--l2", "0", "1e-3", "--learning-rate", "0.05", "0.1", "1e30"),
+    *("--restarts", "24", "--width", "16", "--steps", "2000", "--eval-every", "100"),
+    *("--patience", "inf", "--slots", "16", "--keep", "best"),
+)
+"""144 trials, a third of which diverge at once, in 16 slots a device: they are refilled."""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+def launch(cache: Path, *command: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(LAUNCH), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ
+        | {
+            "ABLAX_PYTHON": sys.executable,
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PLATFORMS": "cpu",
+        },
+    )
+
+
+def ended(process: subprocess.Popen, status: int) -> str:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == status, said
+    return said
+
+
+def results(directory: Path) -> dict[str, bytes]:
+    names = ["trials.parquet", "curves.parquet", "arrays/weight_histogram.parquet"]
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+def wait_for(process: subprocess.Popen, directory: Path, what: str) -> None:
+    """Until the launch has left something new that matches."""
+    before = set(directory.glob(what))
+    deadline = time.monotonic() + 120
+    while not set(directory.glob(what)) - before:
+        assert process.poll() is None, process.stdout.read()
+        if time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"no {what}: {process.communicate()[0]}")
+        time.sleep(0.005)
+
+
+def children(launcher: int) -> list[int]:
+    path = Path(f"/proc/{launcher}/task/{launcher}/children")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    """By one process."""
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    ended(launch(cache, *STUDY, "--out", str(directory)), 0)
+    return directory
+
+
+def test_two_processes_leave_the_same_bytes(cache, whole, tmp_path):
+    said = ended(launch(cache, *STUDY, "--out", str(tmp_path / "run"), "--processes", "2"), 0)
+    assert results(tmp_path / "run") == results(whole)
+    assert said.count("restarts ") == 1, "one process speaks"
+    left = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert left == sorted(path.name for path in whole.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes by /proc")
+def test_a_process_that_dies_ends_the_run_and_the_run_resumes(cache, whole, tmp_path):
+    """Killed after a checkpoint; then stopped by SIGTERM; then finished by one process."""
+    directory = tmp_path / "run"
+    command = (*STUDY, "--checkpoint-minutes", "0", "--out", str(directory), "--processes", "2")
+    process = launch(cache, *command)
+    wait_for(process, directory, "checkpoints/000003")
+    started = time.monotonic()
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    said = ended(process, 1)
+    assert time.monotonic() - started < 30
+    assert "process 1 of 2" in said
+    assert "SIGKILL" in said
+    assert "the same command goes on" in said
+
+    process = launch(cache, "resume", str(directory), "--processes", "2")
+    wait_for(process, directory, "checkpoints/*[0-9]")
+    process.send_signal(signal.SIGTERM)
+    said = ended(process, 130)
+    assert "going on from checkpoint" in said
+    finished = Store(directory).finished()
+    assert 0 < len(finished) < 144
+
+    said = ended(launch(cache, "resume", str(directory)), 0)
+    assert "going on from checkpoint" in said
+    assert results(directory) == results(whole)
+    assert not (directory / "parts").exists()
+    assert not (directory / "checkpoints").exists()
+
+
+def test_every_process_leaves_with_the_users_error(cache, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    process = launch(cache, *STUDY, "--out", str(tmp_path), "--processes", "2")
+    said = ended(process, 2)
+    assert said.count("is not empty and holds no study") == 1
+    assert "Traceback" not in said

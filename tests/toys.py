@@ -1,0 +1,218 @@
+"""Small tasks that the sweep's tests train, and helpers that run them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ablax import losses, metrics, optimizers, penalties
+from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.data import split
+from ablax.data.generated import blobs
+from ablax.engine import engine
+from ablax.engine.engine import Engine, Evaluated, Finished
+from ablax.engine.mesh import mesh_of
+from ablax.engine.slots import Status
+from ablax.metrics import Metric
+from ablax.nn.mlp import MLP
+from ablax.study import grid
+from ablax.task import Task, supervised
+
+COLLECTIVES = (
+    r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+)
+"""Words of a compiled program in which devices wait for each other."""
+
+
+@config
+class Config(BaseConfig):
+    learning_rate: float = hparam(0.1, "rate", low=0)
+    noise: float = hparam(0.0, "deviation of the gradient's noise", low=0)
+    l2: float = hparam(0.0, "strength of the L2 penalty", low=0)
+    dropout_rate: float = hparam(0.0, "rate", low=0, below=1)
+    width: int = static(3, "size", low=1)
+    activation: str = static("relu", "of the hidden layer", choices=("relu", "tanh"))
+
+
+SHORT = Config(steps=30, eval_every=10)
+
+
+def quadratic(setting: Config = SHORT, *, version: int = 1, fingerprint: str = "f") -> Task:
+    """Noisy gradient descent on ½|x − centre|²: a trial without a network.
+
+    With a rate of 30 its loss overflows at about step 13; with 1e30 at step 1; with inf the
+    parameters are not finite after the first step, whose loss still was.
+    """
+
+    def centre(value: float) -> dict[str, np.ndarray]:
+        return {"centre": np.full(setting.width, value, np.float32)}
+
+    def init(trial, data):
+        return {"x": jax.random.normal(trial.rng("init"), (setting.width,))}
+
+    def step(state, trial, data):
+        towards = state["x"] - data["train"]["centre"]
+        noise = jax.random.normal(trial.rng("noise", trial.step), (setting.width,))
+        h = trial.hparams
+        x = state["x"] - h.learning_rate * (towards + h.noise * noise + h.l2 * state["x"])
+        return {"x": x}, {"loss": 0.5 * jnp.sum(towards**2)}
+
+    def evaluate(variables, trial, part):
+        return {"loss": (0.5 * jnp.sum((variables["x"] - part["centre"]) ** 2), jnp.float32(1))}
+
+    return Task(
+        data={"train": centre(1.0), "valid": centre(0.9), "test": centre(1.1)},
+        init=init,
+        step=step,
+        evaluate=evaluate,
+        objective=Metric("loss", "min"),
+        measure=lambda variables, trial: {
+            "norm": jnp.sum(variables["x"] ** 2),
+            "point": variables["x"],
+            "outer": variables["x"][:, None] * jnp.ones((1, 2)),
+        },
+        metrics=(Metric("loss", "min"),),
+        version=version,
+        fingerprint=fingerprint,
+        notes=("centres at 1.0, 0.9 and 1.1",),
+    )
+
+
+def scripted(curves: np.ndarray, objective: Metric | None, solved: Callable | None = None) -> Task:
+    """A trial whose validation value after s steps is curves[restart, s], whatever it does.
+
+    Its state is its own step counter, so the snapshot that was kept tells when it was taken.
+    """
+
+    def read(variables, trial, part):
+        at = variables["step"].astype(jnp.int32)
+        return {"score": (part["curves"][trial.restart, at], jnp.float32(1))}
+
+    data = {"curves": curves.astype(np.float32)}
+    return Task(
+        data={"train": data, "valid": data, "test": data},
+        init=lambda trial, data: {"step": jnp.float32(0)},
+        step=lambda state, trial, data: (
+            {"step": state["step"] + 1.0},
+            {"loss": state["step"] * 2.0},
+        ),
+        evaluate=read,
+        objective=objective,
+        solved=solved,
+        metrics=(Metric("score", "min"),),
+    )
+
+
+def network(setting: Config = SHORT, **changes: Any) -> Task:
+    """A small classifier on generated blobs, with dropout, L2 and momentum."""
+    splits = split(blobs(n=200, noise=2.0), train_size=100, seed=0)
+    return supervised(
+        MLP((setting.width,), len(splits.classes), setting.activation),
+        splits,
+        loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
+        metrics={"accuracy": metrics.accuracy},
+        directions=(Metric("accuracy", "max"),),
+        optimizer=lambda trial: optimizers.momentum(trial.hparams.learning_rate, momentum=0.9),
+        batch_size=16,
+        penalty=lambda params, h: penalties.elastic_net(params, jnp.float32(0), h.l2),
+        dropout_rate=lambda h: h.dropout_rate,
+        **changes,
+    )
+
+
+def experiment(task: Callable[[Config], Task] = quadratic, **changes: Any) -> SimpleNamespace:
+    """What a module of experiments/ exports; its points are the product of the axes."""
+    return SimpleNamespace(
+        **{
+            "Config": Config,
+            "PRESETS": {"default": Preset(SHORT, 2)},
+            "points": lambda config: grid.product(**grid.axes(config)),
+            "task": task,
+            "figures": lambda table: {},
+            "CLAIMS": [],
+        }
+        | changes
+    )
+
+
+@dataclass
+class Outcome:
+    """How one trial went."""
+
+    status: str = ""
+    steps: int = -1
+    best_step: int = -1
+    measured: dict[str, np.ndarray] = field(default_factory=dict)
+    snapshot: Any = None
+    curve: list[tuple[int, dict[str, np.ndarray]]] = field(default_factory=list)
+
+    def bits(self) -> Any:
+        """Everything, as a hashable tuple that tells −0 from 0 and equals itself for NaN."""
+        leaves = jax.tree.leaves((self.snapshot, self.measured, self.curve))
+        words = tuple((np.shape(x), np.asarray(x).tobytes()) for x in leaves)
+        return self.status, self.steps, self.best_step, words
+
+
+def engine_of(task: Task, setting: Config = SHORT, *, devices: int = 1, slots: int = 16) -> Engine:
+    example = engine.take(engine.trials_of([setting], [0], 0), 0)
+    return Engine(task, example, mesh_of(jax.devices()[:devices]), slots, keep=True)
+
+
+def run(
+    runner: Engine,
+    configs: Sequence[Config],
+    restarts: Sequence[int],
+    *,
+    interval: int = 10,
+    seed: int = 0,
+    until: Sequence[int] | None = None,
+    given: dict[int, Any] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[int, Outcome]:
+    """{position: how it went} of the trials that finished; refuses one that finished twice."""
+    outcomes: dict[int, Outcome] = {}
+    finished: list[int] = []
+    trials = engine.trials_of(configs, restarts, seed, until)
+
+    def learn(evaluated: Evaluated | None, ended: Finished | None) -> None:
+        if evaluated is not None:
+            for row, index in enumerate(evaluated.index.tolist()):
+                values = {name: column[row] for name, column in evaluated.metrics.items()}
+                outcome = outcomes.setdefault(index, Outcome())
+                outcome.curve.append((int(evaluated.step[row]), values))
+        for row, index in enumerate(ended.index.tolist() if ended is not None else ()):
+            event, outcome = ended, outcomes.setdefault(index, Outcome())
+            finished.append(index)
+            outcome.status = Status(event.status[row]).name
+            outcome.steps, outcome.best_step = int(event.steps[row]), int(event.best_step[row])
+            outcome.measured = engine.take(event.measured, row)
+            outcome.snapshot = engine.take(event.snapshots, row)
+
+    for boundary in runner.run(trials, interval, given=given):
+        learn(boundary.evaluated, boundary.finished)
+        if stop():
+            learn(None, runner.flush())
+            break
+    assert len(finished) == len(set(finished)), "a trial finished twice"
+    return {index: outcomes[index] for index in sorted(finished)}
+
+
+_compiled: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **_: (
+        _compiled.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
+    )
+)
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The compilations by XLA, of whatever function, inside the block."""
+    before, seen = len(_compiled), []
+    yield seen
+    seen += _compiled[before:]
