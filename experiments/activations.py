@@ -6,7 +6,7 @@ every layer's weights, the share of units where the slope is nearly 0, and of un
 for every example. In some networks all units are off at first.
 
 Source: course notes, "Activation Functions", "Other Activation Functions"; Glorot and Bengio 2010,
-Table 1 (5 layers of 1000 units; here the order).
+Study 1 (5 layers of 1000 units; here the order).
 
 Command: ./launch.sh activations               (about three minutes on 2 CPU cores)
 
@@ -23,18 +23,21 @@ import numpy as np
 import pandas as pd
 
 from ablax import losses, metrics, optimizers, schedules
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.data import load, split
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY
 from ablax.nn.activations import ACTIVATIONS, activation
 from ablax.nn.initializers import scale_weights
 from ablax.nn.mlp import MLP
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, POSITIVE, Bounds, Claim, Effect, Test, between, every
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, between, every
+from ablax.report.quantities import NEGATIVE, POSITIVE, Bounds, Effect
 from ablax.report.statistics import mean_interval
-from ablax.report.study import Chosen, Table, differences
+from ablax.report.study import Chosen, Study, differences
 from ablax.study import grid
-from ablax.task import Task, examples, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Records, examples, supervised
 
 NAMES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
 CLASSICAL = NAMES[:3]
@@ -50,7 +53,6 @@ FLAT = 0.005
 """A slope so small that hardly anything is learnt through it."""
 
 
-@config
 class Config(BaseConfig):
     activation: str = static("relu", "of the hidden layers", choices=ACTIVATIONS)
     depth: int = static(DEEP, "hidden layers", low=1)
@@ -126,12 +128,11 @@ def task(config: Config) -> Task:
         model,
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=optimizer,
-        initial=initial,
         batch_size=config.batch_size,
-        watch=watch,
+        records=Records(watch=watch),
+        initial=initial,
     )
 
     def evaluate(params, trial, split):
@@ -152,7 +153,7 @@ def task(config: Config) -> Task:
     return dataclasses.replace(usual, evaluate=evaluate)
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {
         "gradients": gradients_figure(table),
         "accuracy": accuracy_figure(table),
@@ -160,14 +161,14 @@ def figures(table: Table) -> dict:
     }
 
 
-def depths_of(table: Table) -> list[int]:
+def depths_of(table: Study) -> list[int]:
     """The depths of the study, but for that of the networks that are off at first."""
     return sorted({setting["depth"] for setting in table.settings.values()} - {1}) or [1]
 
 
-def lines(table: Table, depth: int, gain: float) -> dict[str, Chosen]:
+def lines(table: Study, depth: int, gain: float) -> dict[str, Chosen]:
     """{activation: its point at the learning rate that validation chooses}, biases 0 at first."""
-    return table.along("activation", depth=depth, gain=gain, bias=0.0)
+    return selection.along(table, "activation", depth=depth, gain=gain, bias=0.0)
 
 
 def own(name: str) -> float:
@@ -175,7 +176,7 @@ def own(name: str) -> float:
     return HE if "relu" in name or name == "gelu" else GLOROT
 
 
-def gradients_of(table: Table, point: Chosen, depth: int) -> np.ndarray:
+def gradients_of(table: Study, point: Chosen, depth: int) -> np.ndarray:
     """[restarts, evaluations, layers]: log10 of each layer's gradient; NaN where none was made."""
     curves = [table.curve(point, f"train/gradient_{layer}") for layer in range(depth)]
     whole = np.stack([curve.to_numpy(np.float64).T for curve in curves], axis=-1)
@@ -190,12 +191,12 @@ def ends_of(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return curves[restarts, first[restarts]], curves[restarts, last[restarts]]
 
 
-def gradients_figure(table: Table):
+def gradients_figure(table: Study):
     """The gradient of each layer's weights, at the start of training and at its end."""
     depth = max(setting["depth"] for setting in table.settings.values())
     figure, axes = draw.panels(2, width=5.0, sharey=True)
     for number, name in enumerate(NAMES):
-        every_gain = table.along("activation", depth=depth, bias=0.0)
+        every_gain = selection.along(table, "activation", depth=depth, bias=0.0)
         point = lines(table, depth, own(name)).get(name) or every_gain.get(name)
         if point is None:
             continue
@@ -215,7 +216,7 @@ def gradients_figure(table: Table):
     )
 
 
-def accuracy_figure(table: Table):
+def accuracy_figure(table: Study):
     """Test accuracy by activation, depth and size of the initial weights."""
     depths = depths_of(table)
     gains = [*WORDS, *sorted({setting["gain"] for setting in table.settings.values()} - {*WORDS})]
@@ -243,7 +244,7 @@ def made_for(name: str, depth: int) -> dict[str, Any]:
     return {"activation": name, "depth": depth, "gain": own(name), "bias": 0.0}
 
 
-def units_figure(table: Table):
+def units_figure(table: Study):
     """The share of units that hardly learn any more, by learning rate and depth."""
     depths = depths_of(table)
     tried = sorted({setting["learning_rate"] for setting in table.settings.values()})
@@ -252,7 +253,7 @@ def units_figure(table: Table):
     for place, ax in enumerate(axes):
         measure, depth = list(measures)[place // len(depths)], depths[place % len(depths)]
         for number, name in enumerate(NAMES):
-            rates = table.along("learning_rate", **made_for(name, depth))
+            rates = selection.along(table, "learning_rate", **made_for(name, depth))
             values = [table.interval(point, f"train/{measure}") for point in rates.values()]
             if rates:
                 draw.with_intervals(ax, list(rates), values, label=name, number=number)
@@ -276,7 +277,7 @@ def compared(column: str, a: tuple, b: tuple, expected: Bounds = POSITIVE) -> Te
 def passes_more(first: str, second: str) -> Test:
     """The test that training leaves more of the gradient in the first layer, against the last."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         a, b = (lines(table, DEEP, own(name)).get(name) for name in (first, second))
         if a is None or b is None:
             return None
@@ -287,7 +288,7 @@ def passes_more(first: str, second: str) -> Test:
     return test
 
 
-def first_against_last(table: Table, point: Chosen) -> pd.Series:
+def first_against_last(table: Study, point: Chosen) -> pd.Series:
     """By restart, the mean over its evaluations of log10(gradient of the first layer / last)."""
     curves = gradients_of(table, point, DEEP)
     ratios = curves[..., 0] - curves[..., -1]
@@ -297,8 +298,8 @@ def first_against_last(table: Table, point: Chosen) -> pd.Series:
 def at_rates(column: str, name: str, measured: str) -> Test:
     """The test of the largest learning rate less the smallest, in networks of two layers."""
 
-    def test(table: Table) -> list[Effect] | None:
-        rates = table.along("learning_rate", **made_for(name, SHALLOW))
+    def test(table: Study) -> list[Effect] | None:
+        rates = selection.along(table, "learning_rate", **made_for(name, SHALLOW))
         if len(rates) < 2:
             return None
         high, low = max(rates), min(rates)
@@ -308,7 +309,7 @@ def at_rates(column: str, name: str, measured: str) -> Test:
     return test
 
 
-def sparse(table: Table) -> list[Effect] | None:
+def sparse(table: Study) -> list[Effect] | None:
     """The share of outputs that are 0 in trained networks of ReLU, at the best rate."""
     points = {depth: lines(table, depth, HE).get("relu") for depth in (SHALLOW, DEEP)}
     return [
@@ -323,7 +324,7 @@ def sparse(table: Table) -> list[Effect] | None:
 
 
 NOTES = "course notes, Other Activation Functions"
-TABLE_1 = "Glorot and Bengio 2010, Table 1"
+TABLE_1 = "Glorot and Bengio 2010, Study 1"
 CLAIMS = [
     Claim(
         "gradients-vanish-in-training",

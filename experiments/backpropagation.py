@@ -23,18 +23,21 @@ import optax
 
 from ablax import losses, optimizers
 from ablax.analysis.backpropagation import Layer, error_terms, forward, passed_on, weight_steps
-from ablax.config import BaseConfig, Preset, config, hparam, static, values
+from ablax.config import BaseConfig, Preset, hparam, static, values
 from ablax.data import load, split
 from ablax.nn.activations import sigmoid
 from ablax.nn.initializers import scale_weights
 from ablax.nn.linear import flatten
 from ablax.nn.mlp import MLP
 from ablax.report import plot as draw
-from ablax.report.claims import Bounds, Claim, Effect, Test, every, within
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, every, within
+from ablax.report.quantities import Bounds, Effect
 from ablax.report.statistics import mean_interval
-from ablax.report.study import BASELINE, Table
+from ablax.report.study import BASELINE, Study
 from ablax.study import grid
-from ablax.task import Task, examples, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import examples, supervised
 
 MEAN, SUM = "mean", "sum"
 SIZES = (16.0, 64.0, 256.0)
@@ -53,7 +56,6 @@ DEEP = {
 """The networks whose error terms are followed."""
 
 
-@config
 class Config(BaseConfig):
     error: str = static(MEAN, "of the squared errors", choices=(MEAN, SUM))
     depth: int = static(1, "hidden layers", low=1)
@@ -107,8 +109,8 @@ def task(config: Config) -> Task:
         splits,
         loss=loss,
         optimizer=optimizer,
-        initial=lambda params, hparams: scale_weights(params, hparams.scale),
         batch_size=splits.n_train,
+        initial=lambda params, hparams: scale_weights(params, hparams.scale),
     )
 
     def step(state, trial, data):
@@ -194,19 +196,19 @@ def worked_example() -> jax.Array:
     return jnp.stack([jnp.abs(ours[0] - printed) / unit for ours, printed, unit in compared]).max()
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {"usable": usable_figure(table), "shrinking": shrinking_figure(table)}
 
 
-def usable_rates(table: Table, error: str) -> dict[float, np.ndarray]:
+def usable_rates(table: Study, error: str) -> dict[float, np.ndarray]:
     """{m: the largest rate, restart by restart, that ends better than predicting the mean}.
 
     Only of the sizes for which the study tried several rates.
     """
     ours = {"error": error, "depth": 1, "scale": 1.0}
     largest = {}
-    for m in table.along("examples", **ours):
-        points = table.along("learning_rate", examples=m, **ours)
+    for m in selection.along(table, "examples", **ours):
+        points = selection.along(table, "learning_rate", examples=m, **ours)
         if len(points) > 2:
             curves = {rate: table.curve(point, "train/loss") for rate, point in points.items()}
             # The loss over the last segment.
@@ -215,7 +217,7 @@ def usable_rates(table: Table, error: str) -> dict[float, np.ndarray]:
     return largest
 
 
-def usable_figure(table: Table):
+def usable_figure(table: Study):
     """The largest usable learning rate against the number of examples."""
     figure, (ax,) = draw.panels(1, width=5.0)
     for number, error in enumerate((MEAN, SUM)):
@@ -236,7 +238,7 @@ def usable_figure(table: Table):
     )
 
 
-def shrinking_figure(table: Table):
+def shrinking_figure(table: Study):
     """The size of the error terms on their way from the output to the input."""
     figure, (ax,) = draw.panels(1, width=5.6)
     number = 0
@@ -259,7 +261,7 @@ def shrinking_figure(table: Table):
 def falls_as(error: str, power: float) -> Test:
     """The test that the usable rate falls as m to a power: the slope of the logarithms."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         largest = usable_rates(table, error)
         if len(largest) < 2 or any((rates == 0).any() for rates in largest.values()):
             return None

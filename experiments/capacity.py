@@ -21,16 +21,18 @@ from typing import Any
 import numpy as np
 
 from ablax import losses, metrics, optimizers, schedules
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.data import load, split
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY
 from ablax.nn.mlp import MLP
-from ablax.report import charts
+from ablax.report import charts, selection
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, POSITIVE, Bounds, Claim, Effect, Test, difference, every
-from ablax.report.study import Chosen, Table
+from ablax.report.claims import Claim, Test, difference, every
+from ablax.report.quantities import NEGATIVE, POSITIVE, Bounds, Effect
+from ablax.report.study import Chosen, Study
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Regularization, supervised
 
 WIDTHS = (2, 4, 8, 12, 16, 24, 32, 64, 128, 256)
 NOISES = (0.0, 0.2, 0.4)
@@ -40,7 +42,6 @@ FITS = 0.99
 """Training accuracy from which on a network fits its examples."""
 
 
-@config
 class Config(BaseConfig):
     width: int = static(64, "units of a hidden layer", low=1)
     depth: int = static(1, "hidden layers", low=1)
@@ -90,27 +91,26 @@ def task(config: Config) -> Task:
         MLP((config.width,) * config.depth, 10),
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=optimizer,
         batch_size=config.batch_size,
-        label_noise=lambda hparams: hparams.label_noise,
+        regularization=Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
     return dataclasses.replace(usual, objective=None)  # trained to the end
 
 
-def by_width(table: Table, noise: float) -> dict[int, Chosen]:
+def by_width(table: Study, noise: float) -> dict[int, Chosen]:
     """{width: its point} of the networks with one hidden layer, narrow to wide."""
     size = first(table)["train_size"]
-    return table.along("width", label_noise=noise, depth=1, train_size=size)
+    return selection.along(table, "width", label_noise=noise, depth=1, train_size=size)
 
 
-def first(table: Table) -> dict[str, Any]:
+def first(table: Study) -> dict[str, Any]:
     """What the study compares everything with."""
     return next(iter(table.settings.values()))
 
 
-def threshold(table: Table, noise: float) -> int | None:
+def threshold(table: Study, noise: float) -> int | None:
     """The least width that fits the training set, random labels included."""
     accuracies = {
         width: table.numbers(point, "train/accuracy").mean()
@@ -119,7 +119,7 @@ def threshold(table: Table, noise: float) -> int | None:
     return next((width for width, accuracy in accuracies.items() if accuracy >= FITS), None)
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     drawn = {}
     if by_width(table, noises(table)[-1]):
         drawn |= {"width": width_figure(table), "complexity": complexity_figure(table)}
@@ -127,7 +127,7 @@ def figures(table: Table) -> dict:
     return drawn | ({"depth_and_examples": others} if others else {})
 
 
-def noises(table: Table) -> list[float]:
+def noises(table: Study) -> list[float]:
     return sorted({setting["label_noise"] for setting in table.settings.values()})
 
 
@@ -135,7 +135,7 @@ METRICS = {"loss": "cross-entropy (nats)", "accuracy": "accuracy"}
 SPLITS = ("train", "test")
 
 
-def width_figure(table: Table):
+def width_figure(table: Study):
     """Training and test loss and accuracy against width, a column for each share of noise."""
     shares = noises(table)
     figure, axes = draw.panels(2 * len(shares), width=3.9, height=3.2, columns=len(shares))
@@ -159,7 +159,7 @@ def width_figure(table: Table):
     )
 
 
-def others_figure(table: Table):
+def others_figure(table: Study):
     """Training and test accuracy against depth, and against the number of examples."""
     labels = {"depth": "hidden layers", "train_size": "training examples"}
     lines = lines_of_others(table)
@@ -176,7 +176,7 @@ def others_figure(table: Table):
     return draw.captioned(figure, "Accuracy against depth, and against the number of examples.")
 
 
-def complexity_figure(table: Table):
+def complexity_figure(table: Study):
     """The model-complexity graph of the notes: loss against steps, narrow to wide."""
     noise = noises(table)[-1]
     points = by_width(table, noise)
@@ -193,7 +193,7 @@ def complexity_figure(table: Table):
 def widths(metric: str, larger: str, smaller: str, *shares: float, expected: Bounds) -> Test:
     """The test that compares two of the "narrowest", the "fitting" and the "widest" network."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         found = []
         for noise in shares:
             points, fits = by_width(table, noise), threshold(table, noise)
@@ -209,7 +209,7 @@ def widths(metric: str, larger: str, smaller: str, *shares: float, expected: Bou
     return test
 
 
-def more_noise_higher_peak(table: Table) -> list[Effect] | None:
+def more_noise_higher_peak(table: Study) -> list[Effect] | None:
     """The highest test loss over widths, with more random labels and with fewer."""
     peaks = {}
     for noise in noises(table):
@@ -227,17 +227,19 @@ def more_noise_higher_peak(table: Table) -> list[Effect] | None:
     ] or None
 
 
-def lines_of_others(table: Table) -> dict[str, dict[int, Chosen]]:
+def lines_of_others(table: Study) -> dict[str, dict[int, Chosen]]:
     """{field: {its value: its point}} of depth and of the training set's size, all else alike."""
     fields = ("width", "label_noise", "depth", "train_size")
     base = {field: first(table)[field] for field in fields}
     return {
-        field: table.along(field, **{f: value for f, value in base.items() if f != field})
+        field: selection.along(
+            table, field, **{f: value for f, value in base.items() if f != field}
+        )
         for field in ("depth", "train_size")
     }
 
 
-def deeper(table: Table) -> list[Effect] | None:
+def deeper(table: Study) -> list[Effect] | None:
     """The test loss of the deepest network less that of the shallowest."""
     depths = lines_of_others(table)["depth"]
     if len(depths) < 2:
@@ -247,9 +249,9 @@ def deeper(table: Table) -> list[Effect] | None:
     return [Effect(values, f"test/loss: {deep} − {shallow} hidden layers")]
 
 
-def more_examples(table: Table) -> list[Effect] | None:
+def more_examples(table: Study) -> list[Effect] | None:
     """The gap between training and test accuracy, with fewer examples less with more."""
-    methods = table.methods()
+    methods = selection.methods(table)
     few, many = (methods.get(f"{size} examples") for size in (SIZES[0], SIZES[-1]))
     if few is None or many is None:
         return None

@@ -22,16 +22,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import optimizers
-from ablax.config import BaseConfig, Preset, config, hparam, static, values
+from ablax.config import BaseConfig, Preset, hparam, static, values
 from ablax.data import load, split
 from ablax.losses import mean, sse
-from ablax.metrics import Metric
+from ablax.metrics import LOSS
 from ablax.nn.activations import sigmoid
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
-from ablax.report.study import BASELINE, Table
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, between, every
+from ablax.report.quantities import NEGATIVE, Effect
+from ablax.report.study import BASELINE, Study
 from ablax.study import grid
-from ablax.task import Task, examples
+from ablax.task import Task
+from ablax.tasks.supervised import examples
 
 VALLEY, HUMP = "valley", "hump"
 FEATURES = ("mean radius", "mean concave points")
@@ -52,7 +55,6 @@ CREST = 0.0
 """Where the hump is; the deepest point lies beyond it."""
 
 
-@config
 class Config(BaseConfig):
     surface: str = static(VALLEY, "what is descended", choices=STARTS)
     optimizer: str = static("momentum", "momentum 0 is plain", choices=optimizers.OPTIMIZERS)
@@ -142,13 +144,13 @@ def task(config: Config) -> Task:
         evaluate=evaluate,
         measure=measure,
         objective=None,
-        metrics=(Metric("loss", "min"),),
+        metrics=(LOSS,),
         fingerprint=splits.fingerprint,
         notes=splits.notes,
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     drawn = {}
     for surface in STARTS:
         if table.among(surface=surface):
@@ -156,9 +158,9 @@ def figures(table: Table) -> dict:
     return drawn
 
 
-def surface_figure(table: Table, surface: str):
+def surface_figure(table: Study, surface: str):
     """The contours, and the ways of the first restart."""
-    paths, methods = table.array("path"), table.methods(surface=surface)
+    paths, methods = table.array("path"), selection.methods(table, surface=surface)
     ways = {name: paths[table.trial_ids(p)[0]].reshape(-1, 2) for name, p in methods.items()}
     ends = np.concatenate(list(ways.values()))
     low, high = ends.min(axis=0) - 0.6, ends.max(axis=0) + 0.6
@@ -196,8 +198,8 @@ def surface_figure(table: Table, surface: str):
 def share(column: str, measured: str, expected: tuple[float, float], *names: str) -> Test:
     """The test of how often something holds on the slope with the hump."""
 
-    def test(table: Table) -> list[Effect] | None:
-        points = table.methods(surface=HUMP)
+    def test(table: Study) -> list[Effect] | None:
+        points = selection.methods(table, surface=HUMP)
         if not set(names) <= points.keys():
             return None
         return [
@@ -214,7 +216,7 @@ def further(a: str, b: str) -> Test:
     return between("train/loss", a, b, NEGATIVE, surface=VALLEY)
 
 
-def same_sum(table: Table) -> list[Effect] | None:
+def same_sum(table: Study) -> list[Effect] | None:
     if "sum_and_update" not in table.trials:
         return None
     values = table.largest("sum_and_update")

@@ -5,8 +5,8 @@ the same network without; is every unit dropped equally often, does the network 
 largest weights, and does evaluating without dropout say (of inputs drawn at random) what an average
 over many dropped-out networks says?
 
-With preset paper instead the rows of Srivastava et al. 2014 on MNIST: Table 2 (activation, size,
-max-norm), Table 9 (against other regularizers), Table 10 (Gaussian noise in Bernoulli's place).
+With preset paper instead the rows of Srivastava et al. 2014 on MNIST: Study 2 (activation, size,
+max-norm), Study 9 (against other regularizers), Study 10 (Gaussian noise in Bernoulli's place).
 
 Source: course notes, "Dropout"; Srivastava et al. 2014.
 
@@ -24,20 +24,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties, schedules
-from ablax.config import BaseConfig, Preset, config, hparam, static, values
+from ablax.config import BaseConfig, Preset, hparam, static, values
 from ablax.data import DATASETS, load, split
 from ablax.errors import UserError
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY
 from ablax.nn.activations import ACTIVATIONS
 from ablax.nn.dropout import NOISES, dropout, keep_probability
 from ablax.nn.mlp import MLP, widths_of
 from ablax.published import srivastava as _srivastava
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every, within
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, between, every, within
+from ablax.report.quantities import NEGATIVE, Effect
 from ablax.report.statistics import mean_interval
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report.study import BASELINE, Chosen, Study
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Records, Regularization, supervised
 
 RATES = [0.1, 0.25, 0.5, 0.75]
 WIDTHS, SIZES = ("32", "128", "512"), (100, 300, 1000)
@@ -48,7 +51,6 @@ DRAWS = 64
 MIDDLE = {"table": "rates", "hidden": "128", "train_size": 300}
 
 
-@config
 class Config(BaseConfig):
     table: str = static("rates", "rates, or the paper's rows", choices=("rates", "srivastava"))
     shrink: int = static(1, "what the paper's widths are divided by", low=1)
@@ -161,15 +163,16 @@ def task(config: Config) -> Task:
         model,
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=optimizer,
         batch_size=config.batch_size,
-        penalty=lambda params, h: penalties.elastic_net(params, h.l1, h.l2),
-        activity_penalty=_srivastava.sparsity if paper else None,
-        project=lambda params, h: penalties.max_norm(params, h.max_norm),
-        dropout_rate=lambda h: (h.dropout_rate, h.input_dropout_rate),
-        measure=measure,
+        regularization=Regularization(
+            penalty=lambda params, h: penalties.elastic_net(params, h.l1, h.l2),
+            activity_penalty=_srivastava.sparsity if paper else None,
+            project=lambda params, h: penalties.max_norm(params, h.max_norm),
+            dropout_rate=lambda h: (h.dropout_rate, h.input_dropout_rate),
+        ),
+        records=Records(measure=measure),
     )
 
 
@@ -181,7 +184,7 @@ def drop_spread(trial: Any) -> jax.Array:
     return masks.sum(axis=0, dtype=jnp.float32).var(ddof=1) / (n * dropped * (1 - dropped))
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     drawn = {}
     if lines(table):
         drawn |= {"rates": rates_figure(table), "gains": gains_figure(table)}
@@ -190,17 +193,19 @@ def figures(table: Table) -> dict:
     return drawn
 
 
-def lines(table: Table) -> dict[tuple[str, int], dict[float, Chosen]]:
+def lines(table: Study) -> dict[tuple[str, int], dict[float, Chosen]]:
     """{(width, training examples): {rate: point}}, narrow to wide and few to many."""
     ours = (table.settings[point] for point in table.among(table="rates"))
     sizes = {(setting["hidden"], setting["train_size"]) for setting in ours}
     return {
-        (hidden, size): table.along("dropout_rate", table="rates", hidden=hidden, train_size=size)
+        (hidden, size): selection.along(
+            table, "dropout_rate", table="rates", hidden=hidden, train_size=size
+        )
         for hidden, size in sorted(sizes, key=lambda key: (sum(widths_of(key[0])), key[1]))
     }
 
 
-def rates_figure(table: Table):
+def rates_figure(table: Study):
     """Test error against the dropout rate, by width and by the size of the training set."""
     families = {
         "width (300 examples)": [key for key in lines(table) if key[1] == 300],
@@ -225,18 +230,18 @@ def rates_figure(table: Table):
     return draw.captioned(figure, "Test error against dropout rate, with 95% intervals.")
 
 
-def gains(table: Table) -> dict[tuple[str, int], np.ndarray]:
+def gains(table: Study) -> dict[tuple[str, int], np.ndarray]:
     """{(width, training examples): the fall in test loss, by restart, at the best rate}."""
     found = {}
     for hidden, size in lines(table):
-        methods = table.methods(table="rates", hidden=hidden, train_size=size)
+        methods = selection.methods(table, table="rates", hidden=hidden, train_size=size)
         if {"dropout", BASELINE} <= methods.keys():
             chosen = methods[BASELINE], methods["dropout"]
             found[hidden, size] = table.differences(*chosen, "test/loss")
     return found
 
 
-def gains_figure(table: Table):
+def gains_figure(table: Study):
     """What dropout gains, over width and over the number of examples."""
     found = gains(table)
     figure, (ax,) = draw.panels(1, width=6.0)
@@ -247,7 +252,7 @@ def gains_figure(table: Table):
     return draw.captioned(figure, "What dropout gains, with 95% intervals.")
 
 
-def helps(table: Table) -> list[Effect] | None:
+def helps(table: Study) -> list[Effect] | None:
     """The fall in test loss at every width and size."""
     return [
         Effect(values, f"fall in test loss, width {hidden}, {size} examples")
@@ -256,7 +261,7 @@ def helps(table: Table) -> list[Effect] | None:
 
 
 def helps_more(larger: tuple[str, int], smaller: tuple[str, int], measured: str) -> Test:
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         found = gains(table)
         if not {larger, smaller} <= found.keys():
             return None

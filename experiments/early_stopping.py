@@ -21,17 +21,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ablax import losses, metrics, optimizers
-from ablax.config import BaseConfig, Preset, config, hparam, protocol, static, values
+from ablax.config import BaseConfig, Preset, hparam, protocol, static, values
 from ablax.data import load, split
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY, LOSS, Metric
 from ablax.nn.mlp import MLP
-from ablax.report import charts
+from ablax.report import charts, selection
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report.claims import Claim, Test, between, every
+from ablax.report.quantities import NEGATIVE, Effect
+from ablax.report.study import BASELINE, Chosen, Study
 from ablax.stopping import prechelt
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Regularization, supervised
 
 BEST, LAST, ORACLE = "best", "last", "oracle"
 CRITERIA: dict[str, tuple[str, list[float]]] = {
@@ -41,7 +43,6 @@ CRITERIA: dict[str, tuple[str, list[float]]] = {
     "UP": ("up", [1, 2, 3, 4, 6]),
 }
 """{criterion: (its field, thresholds from fast to slow)}"""
-LOSS = Metric("loss", "min")
 PEEKED = Metric("peeked_loss", "min")
 
 
@@ -52,7 +53,6 @@ class Peeking(NamedTuple):
     peeked: Any
 
 
-@config
 class Config(BaseConfig):
     keep_weights: str = static(
         BEST, "which weights count: best on validation, last, best on test (oracle)",
@@ -98,13 +98,15 @@ def task(config: Config) -> Task:
         MLP((config.width,), 10),
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(LOSS, Metric("accuracy", "max")),
+        metrics={
+            LOSS: losses.loss("softmax_cross_entropy_with_integer_labels"),
+            ACCURACY: metrics.accuracy,
+        },
         optimizer=lambda trial: optimizers.momentum(
             trial.hparams.learning_rate, momentum=trial.hparams.momentum
         ),
         batch_size=config.batch_size,
-        label_noise=lambda hparams: hparams.label_noise,
+        regularization=Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
 
     def view(trial, data):
@@ -132,9 +134,9 @@ def task(config: Config) -> Task:
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     drawn = {"tradeoff": tradeoff_figure(table), "saved": saved_figure(table)}
-    last = table.methods().get(BASELINE)
+    last = selection.methods(table).get(BASELINE)
     if last is None:
         return drawn
     figure, (ax,) = draw.panels(1, width=6.0, height=4.0)
@@ -148,17 +150,17 @@ def figures(table: Table) -> dict:
     }
 
 
-def criteria(table: Table) -> dict[str, list[Chosen]]:
+def criteria(table: Study) -> dict[str, list[Chosen]]:
     """{criterion: the points that it alone can stop, from fast to slow}."""
     found = {}
     for name, (field, _) in CRITERIA.items():
         others = {f"protocol/{other}": np.inf for other, _ in CRITERIA.values() if other != field}
-        line = table.along(f"protocol/{field}", keep_weights=BEST, **others)
+        line = selection.along(table, f"protocol/{field}", keep_weights=BEST, **others)
         found[name] = [point for threshold, point in line.items() if np.isfinite(threshold)]
     return {name: points for name, points in found.items() if points}
 
 
-def tradeoff_figure(table: Table):
+def tradeoff_figure(table: Study):
     """Test loss at the stopping point against the steps that it took."""
     figure, (ax,) = draw.panels(1, width=6.4, height=4.2)
     for number, (name, points) in enumerate(criteria(table).items()):
@@ -170,7 +172,7 @@ def tradeoff_figure(table: Table):
         ("best of all epochs", draw.COLOURS[4], "best of all epochs"),
         (ORACLE, draw.COLOURS[5], "oracle"),
     ]:
-        if (point := table.methods().get(group)) is not None:
+        if (point := selection.methods(table).get(group)) is not None:
             draw.band(ax, table.interval(point, "test/loss"), label=label, colour=colour)
     ax.set(xlabel="steps until it stopped, mean", ylabel="test loss (nats)", xscale="log")
     draw.legend(ax)
@@ -179,7 +181,7 @@ def tradeoff_figure(table: Table):
     )
 
 
-def horizon(table: Table) -> float:
+def horizon(table: Study) -> float:
     """The steps of a trial that is not stopped."""
     return max(float(setting["protocol/steps"]) for setting in table.settings.values())
 
@@ -207,7 +209,7 @@ def capacity(steps: np.ndarray, slots: int, most: float) -> dict[str, float]:
     }
 
 
-def saved_figure(table: Table):
+def saved_figure(table: Study):
     """What stopping saves, with and without refilling the slots."""
     points = itertools.chain.from_iterable(criteria(table).values())
     steps = np.concatenate([[], *(table.numbers(point, "steps") for point in points)])
@@ -226,9 +228,9 @@ def saved_figure(table: Table):
     )
 
 
-def recovered(table: Table) -> list[Effect] | None:
+def recovered(table: Study) -> list[Effect] | None:
     """What of the oracle's gain each criterion misses, at its best threshold."""
-    methods = table.methods()
+    methods = selection.methods(table)
     if not {BASELINE, ORACLE, *CRITERIA} <= methods.keys():
         return None
     found = []
@@ -243,7 +245,7 @@ def recovered(table: Table) -> list[Effect] | None:
 def slower(column: str, sign: int, measured: str) -> Test:
     """The test that compares the slowest threshold of each criterion with its fastest."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         lines = criteria(table)
         if lines.keys() != CRITERIA.keys():
             return None
@@ -258,9 +260,9 @@ def slower(column: str, sign: int, measured: str) -> Test:
     return test
 
 
-def saves_steps(table: Table) -> list[Effect] | None:
+def saves_steps(table: Study) -> list[Effect] | None:
     """The share of all steps that each criterion takes, at the threshold that it chooses."""
-    methods = table.methods()
+    methods = selection.methods(table)
     if not CRITERIA.keys() <= methods.keys():
         return None
     return [

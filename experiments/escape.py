@@ -22,20 +22,23 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ablax import losses, metrics, optimizers
-from ablax.config import BaseConfig, Preset, config, hparam, static, values
+from ablax.config import BaseConfig, Preset, hparam, static, values
 from ablax.data import generated, split
 from ablax.data.dataset import Dataset
 from ablax.errors import UserError
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY, LOSS, Metric
 from ablax.nn.activations import ACTIVATIONS
 from ablax.nn.initializers import scale_weights
 from ablax.nn.mlp import MLP, widths_of
 from ablax.report import plot as draw
-from ablax.report.claims import Claim, Effect, Test, difference
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, difference
+from ablax.report.quantities import Effect
 from ablax.report.statistics import Interval
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report.study import BASELINE, Chosen, Study
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import supervised
 
 LAYERS, ZERO, SOLUTION, TRAP = "layers", "zero", "solution", "trap"
 CENTRES: dict[str, list[float]] = {
@@ -65,7 +68,6 @@ PROBLEMS: dict[str, Any] = {
 }
 
 
-@config
 class Config(BaseConfig):
     problem: str = static("parity-2", "what is to be learnt; parity-2 is xor", choices=PROBLEMS)
     hidden: str = static("2", "units of the hidden layers, such as 3-3-3")
@@ -125,12 +127,12 @@ def task(config: Config) -> Task:
         model,
         splits,
         loss=losses.loss("sigmoid_binary_cross_entropy"),
-        metrics={"accuracy": metrics.accuracy},
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=lambda trial: optimizers.momentum(
             trial.hparams.learning_rate, momentum=trial.hparams.momentum
         ),
-        initial=lambda params, hparams: scale_weights(params, hparams.sigma),
         batch_size=splits.n_train,
+        initial=lambda params, hparams: scale_weights(params, hparams.sigma),
         resample=False,
     )
 
@@ -154,19 +156,19 @@ def task(config: Config) -> Task:
         evaluate=evaluate,
         objective=None,
         solved=lambda train: train["solved"] == 1,
-        metrics=(Metric("solved", "max"), Metric("accuracy", "max"), Metric("loss", "min")),
+        metrics=(Metric("solved", "max"), ACCURACY, LOSS),
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {"sigma": sigma_figure(table), "dimension": dimension_figure(table)}
 
 
-def sigma_figure(table: Table):
+def sigma_figure(table: Study):
     """The share of starts that are solved against σ, by the centre that they are thrown around."""
     figure, (ax,) = draw.panels(1, width=6.0)
     for number, centre in enumerate((ZERO, SOLUTION, TRAP)):
-        points = table.along("sigma", centre=centre)
+        points = selection.along(table, "sigma", centre=centre)
         if points:
             values = [table.interval(point, "train/solved") for point in points.values()]
             label = f"around {'a ' if centre != ZERO else ''}{centre}"
@@ -178,9 +180,9 @@ def sigma_figure(table: Table):
     )
 
 
-def problems(table: Table) -> dict[str, Chosen]:
+def problems(table: Study) -> dict[str, Chosen]:
     """{problem: its point}, of the starts that are not thrown around a centre."""
-    methods = table.methods(centre=LAYERS)
+    methods = selection.methods(table, centre=LAYERS)
     return {"2 bits" if name == BASELINE else name: point for name, point in methods.items()}
 
 
@@ -193,7 +195,7 @@ def needed(share: Interval, failure: float = 0.01) -> tuple[float, float, float]
     return restarts(share.estimate), restarts(share.high), restarts(share.low)
 
 
-def dimension_figure(table: Table):
+def dimension_figure(table: Study):
     """Restarts needed by each problem."""
     found = problems(table)
     figure, (ax,) = draw.panels(1, width=6.4, height=1.2 + 0.32 * len(found))
@@ -215,7 +217,7 @@ def dimension_figure(table: Table):
 def more(*pairs: tuple[str, str]) -> Test:
     """The test that more starts of one group are solved than of another."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         points = problems(table)
         if not {name for pair in pairs for name in pair} <= points.keys():
             return None
@@ -233,8 +235,8 @@ def more(*pairs: tuple[str, str]) -> Test:
 def around(centre: str, better: float, worse: float) -> Test:
     """The test that more starts are solved at one σ around a centre than at another."""
 
-    def test(table: Table) -> list[Effect] | None:
-        points = table.along("sigma", centre=centre)
+    def test(table: Study) -> list[Effect] | None:
+        points = selection.along(table, "sigma", centre=centre)
         if not {better, worse} <= points.keys():
             return None
         effect = difference(table, "train/solved", points[better], points[worse])
@@ -244,12 +246,12 @@ def around(centre: str, better: float, worse: float) -> Test:
     return test
 
 
-def best_is_between(table: Table) -> list[Effect] | None:
+def best_is_between(table: Study) -> list[Effect] | None:
     """Around zero, what the σ that the other restarts choose solves more than the ends of all."""
-    line = table.along("sigma", centre=ZERO)
+    line = selection.along(table, "sigma", centre=ZERO)
     if len(line) < 3:
         return None
-    best = table.chosen(table.among(centre=ZERO))
+    best = selection.chosen(table, table.among(centre=ZERO))
     return [
         Effect(
             table.differences(best, line[end], "train/solved"),

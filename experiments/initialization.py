@@ -23,13 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax.analysis.spectrum import mean_of
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.nn.activations import ACTIVATIONS, activation
 from ablax.report import plot as draw
-from ablax.report.claims import Claim, Effect, Test, every, within
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, every, within
+from ablax.report.quantities import Effect
+from ablax.report.study import BASELINE, Chosen, Study
 from ablax.study import grid
 from ablax.task import Task
 
@@ -42,7 +44,6 @@ SMALL = 0.3
 """Standard deviation of inputs that leave tanh nearly linear."""
 
 
-@config
 class Config(BaseConfig):
     activation: str = static("tanh", "of every layer", choices=ACTIVATIONS)
     depth: int = static(20, "layers", low=2)
@@ -176,11 +177,11 @@ def task(config: Config) -> Task:
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {"layers": layers_figure(table)}
 
 
-def layers_figure(table: Table):
+def layers_figure(table: Study):
     """Size of activations and gradients, layer by layer, each activation with its own weights."""
     arrays = {name: table.array(name) for name in ("activations", "gradients")}
     labels = {"activations": "rms of the activations", "gradients": "rms of the gradient at z"}
@@ -205,15 +206,15 @@ def layers_figure(table: Table):
     )
 
 
-def plain(table: Table, variance: float) -> dict[str, Chosen]:
+def plain(table: Study, variance: float) -> dict[str, Chosen]:
     """{activation: its point} at a variance of the weights, on inputs around 0."""
-    return table.along("activation", variance=variance, input_mean=0.0, jacobians=0)
+    return selection.along(table, "activation", variance=variance, input_mean=0.0, jacobians=0)
 
 
 def keeps_more(first: str, second: str, variances: dict[str, float]) -> Test:
     """The test that more of the gradient reaches the first layer with one activation."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         a, b = (plain(table, variances[name]).get(name) for name in (first, second))
         if a is None or b is None:
             return None

@@ -18,20 +18,21 @@ import jax
 import jax.numpy as jnp
 
 from ablax import losses, metrics, optimizers, schedules
-from ablax.config import BaseConfig, Preset, config, hparam
+from ablax.config import BaseConfig, Preset, hparam
 from ablax.data import split
 from ablax.data.generated import moons
 from ablax.losses import reduce
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY, Metric
 from ablax.nn.linear import Linear
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, between, difference
-from ablax.report.study import Table
+from ablax.report.claims import Claim, between, difference
+from ablax.report.quantities import NEGATIVE, Effect
+from ablax.report.study import Study
 from ablax.study import grid
-from ablax.task import Task, in_chunks, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import in_chunks, supervised
 
 
-@config
 class Config(BaseConfig):
     learning_rate: float = hparam(0.3, "initial rate, decayed to 0 by a cosine", low=0)
     scale: float = hparam(1.0, "factor on weights and bias after training", above=0)
@@ -57,8 +58,7 @@ def task(config: Config) -> Task:
         model,
         split(moons(n=1000, noise=0.3), seed=0),
         loss=cross_entropy,
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=lambda trial: optimizers.sgd(
             schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
         ),
@@ -87,7 +87,7 @@ def task(config: Config) -> Task:
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     order = sorted(table.settings, key=lambda point: table.settings[point]["scale"])
     scales = [table.settings[point]["scale"] for point in order]
     columns = {
@@ -103,7 +103,7 @@ def figures(table: Table) -> dict:
     return {"scale": draw.captioned(figure, caption)}
 
 
-def steepens_with_every_factor(table: Table) -> list[Effect] | None:
+def steepens_with_every_factor(table: Study) -> list[Effect] | None:
     """The slope at each factor against the factor before."""
     alike: dict[float, list[str]] = {}
     for point in sorted(table.settings, key=lambda point: table.settings[point]["scale"]):

@@ -24,18 +24,21 @@ from jax.nn import softmax
 
 from ablax import losses, metrics, optimizers, penalties
 from ablax.analysis.delta_rule import Line, logistic_error
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.data import load, split
 from ablax.data.splits import Splits
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY
 from ablax.nn.activations import sigmoid
 from ablax.nn.initializers import scale_weights
 from ablax.nn.linear import Linear, flatten
 from ablax.report import plot as draw
-from ablax.report.claims import Bounds, Claim, Effect, within
-from ablax.report.study import BASELINE, Table
+from ablax.report import selection
+from ablax.report.claims import Claim, within
+from ablax.report.quantities import Bounds, Effect
+from ablax.report.study import BASELINE, Study
 from ablax.study import grid
-from ablax.task import Task, examples, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Regularization, examples, supervised
 
 TWO, MANY = "breast_cancer", "digits"
 SLOW, GOOD, TOO_LARGE = 0.01, 1.0, 10.0
@@ -43,7 +46,6 @@ FEW = 10
 """Examples whose probabilities are multiplied: the product of all of them underflows."""
 
 
-@config
 class Config(BaseConfig):
     dataset: str = static(TWO, "two classes, or ten", choices=(TWO, MANY))
     l2: float = static(0.01, "strength of the penalty λ Σw²", low=1e-9)
@@ -97,12 +99,11 @@ def task(config: Config) -> Task:
         model,
         splits,
         loss=cross_entropy,
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=lambda trial: optimizers.sgd(trial.hparams.learning_rate),
-        initial=lambda params, hparams: scale_weights(params, hparams.sigma),
-        penalty=penalty,
         batch_size=splits.n_train,
+        regularization=Regularization(penalty=penalty),
+        initial=lambda params, hparams: scale_weights(params, hparams.sigma),
         resample=False,
     )
 
@@ -187,16 +188,16 @@ def rank_correlation(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.corrcoef(jnp.stack(ranks))[0, 1]
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {"descent": descent_figure(table), "log_loss": log_loss_figure()}
 
 
-def descent_figure(table: Table):
+def descent_figure(table: Study):
     """The training error step by step, a line a learning rate."""
     sets = list(dict.fromkeys(setting["dataset"] for setting in table.settings.values()))
     figure, axes = draw.panels(len(sets), width=5.0)
     for ax, dataset in zip(axes, sets, strict=True):
-        rates = table.along("learning_rate", dataset=dataset)
+        rates = selection.along(table, "learning_rate", dataset=dataset)
         for (rate, point), colour in zip(rates.items(), draw.COLOURS, strict=False):
             wide = table.curve(point, "train/loss")
             ax.plot(wide.index, wide, color=colour, lw=0.6, alpha=0.5)
@@ -219,7 +220,7 @@ def log_loss_figure():
     return draw.captioned(figure, "Being sure and wrong costs without limit; being right, nothing.")
 
 
-def never_rises(table: Table) -> list[Effect] | None:
+def never_rises(table: Study) -> list[Effect] | None:
     """Share of restarts whose error fell at every step, at a rate that is not too large."""
     return [
         Effect(
@@ -233,10 +234,10 @@ def never_rises(table: Table) -> list[Effect] | None:
     ] or None
 
 
-def small_is_slow(table: Table) -> list[Effect] | None:
+def small_is_slow(table: Study) -> list[Effect] | None:
     """The training loss that a small rate leaves, against that of a good one."""
     sets = dict.fromkeys(setting["dataset"] for setting in table.settings.values())
-    lines = {dataset: table.along("learning_rate", dataset=dataset) for dataset in sets}
+    lines = {dataset: selection.along(table, "learning_rate", dataset=dataset) for dataset in sets}
     return [
         Effect(
             table.differences(rates[SLOW], rates[GOOD], "train/loss"),

@@ -21,16 +21,19 @@ from typing import Any
 import numpy as np
 
 from ablax import losses, metrics, optimizers, schedules
-from ablax.config import BaseConfig, Preset, config, hparam, static, values
+from ablax.config import BaseConfig, Preset, hparam, static, values
 from ablax.data import load, split
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY, LOSS
 from ablax.nn.mlp import MLP
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, between, every
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, between, every
+from ablax.report.quantities import NEGATIVE, Effect
 from ablax.report.statistics import mean_interval
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report.study import BASELINE, Chosen, Study
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Regularization, supervised
 
 EXAMPLES, EPOCHS, BATCH = 1024, 20, 32
 NOISE = 0.2
@@ -45,7 +48,6 @@ TIMED = "all at once, for as long"
 """Batch descent for as many epochs as take the time of the others."""
 
 
-@config
 class Config(BaseConfig):
     optimizer: str = static(
         "momentum", "momentum 0 is plain descent", choices=optimizers.OPTIMIZERS
@@ -150,11 +152,13 @@ def task(config: Config) -> Task:
         MLP((config.width,), len(splits.classes)),
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("loss", "min"), Metric("accuracy", "max")),
+        metrics={
+            LOSS: losses.loss("softmax_cross_entropy_with_integer_labels"),
+            ACCURACY: metrics.accuracy,
+        },
         optimizer=optimizer,
         batch_size=config.batch_size,
-        label_noise=lambda hparams: hparams.label_noise,
+        regularization=Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
 
     def view(trial, data):
@@ -165,23 +169,25 @@ def task(config: Config) -> Task:
     return dataclasses.replace(usual, view=view, objective=None)
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     drawn = {"cliff": cliff_figure(table)}
     if batches := batch_figure(table):
         drawn["batches"] = batches
     return drawn | {"methods": methods_figure(table)}
 
 
-def cliff_figure(table: Table):
+def cliff_figure(table: Study):
     """Training loss against the learning rate, by momentum: a valley, and then the cliff."""
     figure, (ax,) = draw.panels(1, width=6.4)
     plain = {"schedule": "constant", "batch_size": BATCH, "label_noise": 0.0}
-    momenta = table.along("momentum", **plain, optimizer="momentum")
+    momenta = selection.along(table, "momentum", **plain, optimizer="momentum")
     methods = {
         **{f"momentum {beta:g}": {"optimizer": "momentum", "momentum": beta} for beta in momenta},
         "adam": {"optimizer": "adam"},
     }
-    lines = {name: table.along("learning_rate", **plain, **of) for name, of in methods.items()}
+    lines = {
+        name: selection.along(table, "learning_rate", **plain, **of) for name, of in methods.items()
+    }
     for number, (name, points) in enumerate(lines.items()):
         values = [table.interval(point, "train/loss") for point in points.values()]
         draw.with_intervals(ax, list(points), values, label=name, number=number)
@@ -194,7 +200,7 @@ def cliff_figure(table: Table):
     )
 
 
-def seconds_per_step(table: Table) -> dict[int, float]:
+def seconds_per_step(table: Study) -> dict[int, float]:
     """{batch size: seconds that a step of one trial took}, by this study's own clock.
 
     Of the programs of plain descent, over all launches.
@@ -203,9 +209,9 @@ def seconds_per_step(table: Table) -> dict[int, float]:
         return {}
     plain = {"optimizer": "momentum", "schedule": "constant"}
     clock = table.timings[table.timings["what"] == "seconds training"]
-    seconds = dict.fromkeys(table.along("batch_size"), 0.0)
+    seconds = dict.fromkeys(selection.along(table, "batch_size"), 0.0)
     steps = dict.fromkeys(seconds, 0.0)
-    for name, program in table.study["provenance"]["programs"].items():
+    for name, program in table.manifest["provenance"]["programs"].items():
         statics = program["statics"]
         clocked = clock.loc[clock["program"] == name, "value"].to_numpy(np.float64)
         if plain.items() <= statics.items() and len(clocked):
@@ -215,15 +221,15 @@ def seconds_per_step(table: Table) -> dict[int, float]:
     return {batch: seconds[batch] / steps[batch] for batch in seconds if steps[batch]}
 
 
-def curve_of(table: Table, point: Chosen) -> tuple[np.ndarray, np.ndarray]:
+def curve_of(table: Study, point: Chosen) -> tuple[np.ndarray, np.ndarray]:
     """(steps, [restarts, evaluations] of the training loss)."""
     wide = table.curve(point, "train/loss")
     return wide.index.to_numpy(), wide.to_numpy(np.float64).T
 
 
-def batch_figure(table: Table):
+def batch_figure(table: Study):
     """Training loss against epochs and against time, by the size of the batch."""
-    methods, cost = table.methods(), seconds_per_step(table)
+    methods, cost = selection.methods(table), seconds_per_step(table)
     names = {batch_group(b): b for b in BATCHES} | {TIMED: EXAMPLES}
     names = {"constant" if b == BATCH else name: b for name, b in names.items()}
     found = {name: b for name, b in names.items() if name in methods and b in cost}
@@ -245,9 +251,9 @@ def batch_figure(table: Table):
     )
 
 
-def methods_figure(table: Table):
+def methods_figure(table: Study):
     """Training loss of every method, at its best rate."""
-    methods = {name: point for name, point in table.methods().items() if name != BASELINE}
+    methods = {name: point for name, point in selection.methods(table).items() if name != BASELINE}
     figure, (ax,) = draw.panels(1, width=6.8, height=1.0 + 0.27 * max(len(methods), 2))
     draw.dots(ax, {name: table.interval(p, "train/loss") for name, p in methods.items()})
     ax.set(xlabel="training loss at the end (log scale)", xscale="log")
@@ -261,9 +267,9 @@ def less_loss(a: str, b: str) -> Test:
 def of_rates(worse: float, measured: str) -> Test:
     """The test that a rate leaves more training loss than the best of its line."""
 
-    def test(table: Table) -> list[Effect] | None:
-        methods = table.methods()
-        rates = table.along("learning_rate", group="constant")
+    def test(table: Study) -> list[Effect] | None:
+        methods = selection.methods(table)
+        rates = selection.along(table, "learning_rate", group="constant")
         if worse not in rates:
             return None
         values = table.differences(rates[worse], methods["constant"], "train/loss")
@@ -272,9 +278,9 @@ def of_rates(worse: float, measured: str) -> Test:
     return test
 
 
-def at_equal_time(table: Table) -> list[Effect] | None:
+def at_equal_time(table: Study) -> list[Effect] | None:
     """The loss of small batches and of all examples at once, when both have had the same time."""
-    methods, cost = table.methods(), seconds_per_step(table)
+    methods, cost = selection.methods(table), seconds_per_step(table)
     if not {"constant", TIMED} <= methods.keys() or not {BATCH, EXAMPLES} <= cost.keys():
         return None
     curves = {BATCH: curve_of(table, methods["constant"]),

@@ -27,19 +27,21 @@ import numpy as np
 from ablax import metrics
 from ablax.analysis.delta_rule import Line, logistic_error, perceptron_error, score, update
 from ablax.analysis.separability import margin
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.data import generated, load, split
 from ablax.data.dataset import Dataset
 from ablax.data.order import epoch_rows
 from ablax.data.splits import Splits, Subset
 from ablax.losses import perceptron_loss, reduce, sigmoid_binary_cross_entropy
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY
 from ablax.nn.activations import sigmoid
 from ablax.report import plot as draw
-from ablax.report.claims import Claim, Effect, between, every
-from ablax.report.study import BASELINE, Table
+from ablax.report.claims import Claim, between, every
+from ablax.report.quantities import Effect
+from ablax.report.study import BASELINE, Study
 from ablax.study import grid
-from ablax.task import Task, examples
+from ablax.task import Task
+from ablax.tasks.supervised import examples
 
 PATH = 100
 """Lines that are remembered of a trial's way."""
@@ -66,7 +68,6 @@ PERCEPTRON, ONLINE, BATCH = "perceptron", "logistic_sgd", "logistic_batch"
 RATES = {PERCEPTRON: 0.1, ONLINE: 0.1, BATCH: 1.0}
 
 
-@config
 class Config(BaseConfig):
     dataset: str = static("gap", "the points and their two classes", choices=DATA)
     method: str = static(PERCEPTRON, "the update", choices=RATES)
@@ -178,7 +179,7 @@ def task(config: Config) -> Task:
         measure=measure,
         objective=None,
         solved=lambda train: train["accuracy"] == 1.0,
-        metrics=(Metric("accuracy", "max"),),
+        metrics=(ACCURACY,),
         fingerprint=splits.fingerprint,
         notes=splits.notes,
     )
@@ -207,11 +208,11 @@ def rule_and_gradient(key: jax.Array, n_features: int) -> jax.Array:
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {"way": way_figure(table), "updates": updates_figure(table)}
 
 
-def way_figure(table: Table):
+def way_figure(table: Study):
     """The boundary's way (dotted) to the final line (solid), where the points are in the plane."""
     paths, lines = table.array("path"), table.array("line")
     shown = [point for point in table.settings if lines[table.trial_ids(point)[0]].size == 3]
@@ -245,7 +246,7 @@ def way_figure(table: Table):
     )
 
 
-def updates_figure(table: Table):
+def updates_figure(table: Study):
     """Updates of every perceptron that separated its points, against Novikoff's bound."""
     figure, (ax,) = draw.panels(1, width=5.0)
     for number, point in enumerate(separable(table)):
@@ -266,25 +267,25 @@ def updates_figure(table: Table):
     return draw.captioned(figure, "Novikoff's bound and the updates made, a dot a restart.")
 
 
-def separable(table: Table) -> list[str]:
+def separable(table: Study) -> list[str]:
     """The perceptron's points on data that a plane separates."""
     return [point for point in table.among(method=PERCEPTRON) if bounded(table, point)]
 
 
-def overlapping(table: Table, method: str = PERCEPTRON) -> list[str]:
+def overlapping(table: Study, method: str = PERCEPTRON) -> list[str]:
     """A method's points on data that no plane separates."""
     return [point for point in table.among(method=method) if not bounded(table, point)]
 
 
-def bounded(table: Table, point: str) -> bool:
+def bounded(table: Study, point: str) -> bool:
     """Whether the updates on a point's data are bounded: a plane separates its classes."""
     return "bound" in table.trials and bool(np.isfinite(table.numbers(point, "bound")).all())
 
 
-def shares(points: Callable[[Table], list[str]], holds, measured: str, expected):
+def shares(points: Callable[[Study], list[str]], holds, measured: str, expected):
     """The test that something holds for a share of the restarts of some points."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         return [
             Effect(
                 np.asarray(holds(table.of(point)), np.float64),
@@ -298,12 +299,12 @@ def shares(points: Callable[[Table], list[str]], holds, measured: str, expected)
     return test
 
 
-def same_formula(table: Table) -> list[Effect]:
+def same_formula(table: Study) -> list[Effect]:
     values = table.largest("rule_and_gradient")
     return [Effect(values, "largest |rule − gradient step|, 256 examples", (-1e-5, 1e-5))]
 
 
-def surer_when_far(table: Table) -> list[Effect] | None:
+def surer_when_far(table: Study) -> list[Effect] | None:
     """Test accuracy of the half that is farther from the line, less that of the nearer half."""
     return [
         Effect(

@@ -27,17 +27,20 @@ from jax.flatten_util import ravel_pytree
 
 from ablax import losses, optimizers, schedules
 from ablax.analysis.spectrum import eigenvalues
-from ablax.config import BaseConfig, Preset, config, hparam, static, values
+from ablax.config import BaseConfig, Preset, hparam, static, values
 from ablax.data import split
 from ablax.data.generated import xor
 from ablax.metrics import Metric
 from ablax.nn.activations import sigmoid
 from ablax.nn.mlp import MLP
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, Test, difference
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report import selection
+from ablax.report.claims import Claim, Test, difference
+from ablax.report.quantities import NEGATIVE, Effect
+from ablax.report.study import BASELINE, Chosen, Study
 from ablax.study import grid
-from ablax.task import Task, at_step, examples, supervised
+from ablax.task import Task, at_step
+from ablax.tasks.supervised import examples, supervised
 
 NEAR = 0.4
 """How near to its target an output must be."""
@@ -48,7 +51,6 @@ PUBLISHED = {BASELINE: 0.99, "online": 0.96}
 TRUTH = xor().x, xor().y
 
 
-@config
 class Config(BaseConfig):
     hidden: int = static(3, "hidden units", low=1)
     batch_size: int = static(4, "4: batch descent; 1: online, an update an example", low=1)
@@ -174,21 +176,21 @@ def task(config: Config) -> Task:
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     drawn = {"solved": solved_figure(table), "epochs": epochs_figure(table)}
     surface = surface_figure(table)
     return drawn | ({"surface": surface} if surface else {})
 
 
-def stuck(table: Table, point: str | Chosen) -> pd.DataFrame:
+def stuck(table: Study, point: str | Chosen) -> pd.DataFrame:
     """The trials of a point that end unsolved."""
     rows = table.of(point)
     return pd.DataFrame(rows[rows["train/solved"] == 0])
 
 
-def solved_figure(table: Table):
+def solved_figure(table: Study):
     """The share of starts that end solved, and what several starts make of it."""
-    points = table.methods()
+    points = selection.methods(table)
     figure, (left, right) = draw.panels(2, width=5.6, height=1.2 + 0.3 * len(points))
     found = {group: table.interval(point, "train/solved") for group, point in points.items()}
     draw.dots(left, found)
@@ -209,10 +211,10 @@ def solved_figure(table: Table):
     )
 
 
-def epochs_figure(table: Table):
+def epochs_figure(table: Study):
     """The share of starts that are solved by an epoch."""
     figure, (ax,) = draw.panels(1, width=6.4)
-    for (group, point), colour in zip(table.methods().items(), draw.COLOURS, strict=False):
+    for (group, point), colour in zip(selection.methods(table).items(), draw.COLOURS, strict=False):
         rows = table.of(point)
         at = np.sort(rows.loc[rows["epochs"] >= 0, "epochs"].to_numpy(np.float64))
         shares = np.arange(1, len(at) + 1) / len(rows)
@@ -222,7 +224,7 @@ def epochs_figure(table: Table):
     return draw.captioned(figure, "When starts are solved: momentum hastens, and strands more.")
 
 
-def surface_figure(table: Table):
+def surface_figure(table: Study):
     """The error over the plane through two solutions and a start that is stuck."""
     ours = [p for p, s in table.settings.items() if s["hidden"] == 2] or list(table.settings)[:1]
     point = max(ours, key=lambda point: len(stuck(table, point)))
@@ -249,8 +251,8 @@ def surface_figure(table: Table):
 
 
 def share_solved(group: str, low: float, high: float) -> Test:
-    def test(table: Table) -> list[Effect] | None:
-        point = table.methods().get(group)
+    def test(table: Study) -> list[Effect] | None:
+        point = selection.methods(table).get(group)
         if point is None:
             return None
         values = table.numbers(point, "train/solved")
@@ -263,8 +265,8 @@ def share_solved(group: str, low: float, high: float) -> Test:
 def solves_more(*pairs: tuple[str, str]) -> Test:
     """The test that more starts are solved with one setting than with another."""
 
-    def test(table: Table) -> list[Effect] | None:
-        points = table.methods()
+    def test(table: Study) -> list[Effect] | None:
+        points = selection.methods(table)
         if not {group for pair in pairs for group in pair} <= points.keys():
             return None
         return [difference(table, "train/solved", points[a], points[b]) for a, b in pairs]
@@ -275,8 +277,8 @@ def solves_more(*pairs: tuple[str, str]) -> Test:
 def faster(a: str, b: str) -> Test:
     """The test that one setting needs fewer epochs, over starts that both solve."""
 
-    def test(table: Table) -> list[Effect] | None:
-        points = table.methods()
+    def test(table: Study) -> list[Effect] | None:
+        points = selection.methods(table)
         if not {a, b} <= points.keys():
             return None
         pairs = pd.concat([table.values(points[g], "epochs") for g in (a, b)], axis=1).to_numpy()
@@ -292,8 +294,8 @@ def of_the_stuck(
 ) -> Test:
     """The test that something holds for most of the starts that are stuck."""
 
-    def test(table: Table) -> list[Effect] | None:
-        points = table.methods()
+    def test(table: Study) -> list[Effect] | None:
+        points = selection.methods(table)
         if not set(names) <= points.keys():
             return None
         return [
@@ -309,9 +311,9 @@ def of_the_stuck(
     return test
 
 
-def five_starts(table: Table) -> list[Effect] | None:
+def five_starts(table: Study) -> list[Effect] | None:
     """Of five starts of the hardest network at least one is solved."""
-    point = table.methods().get("2-2-1")
+    point = selection.methods(table).get("2-2-1")
     if point is None:
         return None
     won = table.numbers(point, "train/solved")

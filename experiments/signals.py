@@ -23,11 +23,13 @@ import optax
 from scipy import stats
 
 from ablax import optimizers, penalties, schedules
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.metrics import Metric
 from ablax.report import plot as draw
-from ablax.report.claims import NEGATIVE, Claim, Effect, between, difference, every
-from ablax.report.study import Table
+from ablax.report import selection
+from ablax.report.claims import Claim, between, difference, every
+from ablax.report.quantities import NEGATIVE, Effect
+from ablax.report.study import Study
 from ablax.study import grid
 from ablax.task import Task
 
@@ -36,7 +38,6 @@ BOTH: Any = (DENSE, SPARSE)  # an axis
 TEST_SIZE = 2000
 
 
-@config
 class Config(BaseConfig):
     features: int = static(100, "features of an example", low=2)
     train_size: int = static(80, "training examples", low=1)
@@ -130,11 +131,11 @@ def task(config: Config) -> Task:
     )
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     return {"overfitting": overfitting_figure(table)}
 
 
-def overfitting_figure(table: Table):
+def overfitting_figure(table: Study):
     """The size of the coefficients and the gap between test and training error."""
     actives = sorted({setting["active"] for setting in table.settings.values()})
     figure, axes = draw.panels(len(actives), sharey=True)
@@ -159,7 +160,7 @@ def overfitting_figure(table: Table):
     )
 
 
-def large_means_overfit(table: Table) -> list[Effect] | None:
+def large_means_overfit(table: Study) -> list[Effect] | None:
     """Within each restart: the rank correlation of ‖w‖ and the gap, over all strengths."""
     found = []
     for active, rows in table.scored.groupby("active"):
@@ -176,7 +177,7 @@ def large_means_overfit(table: Table) -> list[Effect] | None:
     return found
 
 
-def mixed_at_equal_strength(table: Table) -> list[Effect] | None:
+def mixed_at_equal_strength(table: Study) -> list[Effect] | None:
     """Zeros of λ Σ|w|, λ (½ Σ|w| + ½ Σw²) and λ Σw² on sparse signals, at every λ."""
     found = []
     for strength in STRENGTHS.tolist():
@@ -184,7 +185,7 @@ def mixed_at_equal_strength(table: Table) -> list[Effect] | None:
         points = [table.among(active=SPARSE, l1=l1, l2=l2) for l1, l2 in mixtures]
         if not all(points):
             return None
-        l1, mixed, l2 = map(table.chosen, points)
+        l1, mixed, l2 = map(partial(selection.chosen, table), points)
         for more, fewer in [(l1, mixed), (mixed, l2)]:
             effect = difference(table, ZEROS, more, fewer)
             found.append(dataclasses.replace(effect, measured=f"{effect.measured}, λ={strength:g}"))

@@ -19,16 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties, schedules
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.data import load, split
-from ablax.metrics import Metric
+from ablax.metrics import ACCURACY
 from ablax.nn.mlp import MLP
 from ablax.report import plot as draw
-from ablax.report.claims import Claim, Effect
+from ablax.report.claims import Claim
+from ablax.report.quantities import Effect
 from ablax.report.statistics import mean_interval
-from ablax.report.study import Table
+from ablax.report.study import Study
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Records, Regularization, supervised
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003}
 STRENGTHS = [3e-4, 1e-3, 3e-3]
@@ -36,7 +38,6 @@ SAME = 0.01
 """Weights that differ by less than this share of their norm are the same."""
 
 
-@config
 class Config(BaseConfig):
     optimizer: str = static("sgd", "how the gradient is followed", choices=RATES)
     width: int = static(32, "units of the hidden layer", low=1)
@@ -87,17 +88,16 @@ def task(config: Config) -> Task:
         MLP((config.width,), n_outputs=10),
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={ACCURACY: metrics.accuracy},
         optimizer=optimizer,
-        penalty=lambda params, h: h.l2 * penalties.l2(params),
         batch_size=config.batch_size,
-        measure=measure,
+        regularization=Regularization(penalty=lambda params, h: h.l2 * penalties.l2(params)),
+        records=Records(measure=measure),
     )
     return dataclasses.replace(usual, objective=None)  # the last weights are compared
 
 
-def pairs(table: Table, optimizer: str) -> list[tuple[str, str]]:
+def pairs(table: Study, optimizer: str) -> list[tuple[str, str]]:
     """(the point with a penalty λ, the one with the decay 2λ that is like it in all else)."""
     ours = {point: table.settings[point] for point in table.among(optimizer=optimizer)}
 
@@ -117,7 +117,7 @@ def pairs(table: Table, optimizer: str) -> list[tuple[str, str]]:
     ]
 
 
-def distances(table: Table, a: str, b: str) -> np.ndarray:
+def distances(table: Study, a: str, b: str) -> np.ndarray:
     """‖w_a − w_b‖ / ‖w_b‖ at each restart that both points have."""
     weights = table.array("weights")
     trials = [dict(table.of(point)[["restart", "trial"]].to_numpy().tolist()) for point in (a, b)]
@@ -126,7 +126,7 @@ def distances(table: Table, a: str, b: str) -> np.ndarray:
     return np.array([np.linalg.norm(x - y) / np.linalg.norm(y) for x, y in both])
 
 
-def figures(table: Table) -> dict:
+def figures(table: Study) -> dict:
     figure, (ax,) = draw.panels(1, width=5.6)
     for number, name in enumerate(RATES):
         found = pairs(table, name)
@@ -152,7 +152,7 @@ def figures(table: Table) -> dict:
 def compared(optimizer: str, expected: tuple[float, float]):
     """The test that penalty and decay end as far apart as expected, at every strength."""
 
-    def test(table: Table) -> list[Effect] | None:
+    def test(table: Study) -> list[Effect] | None:
         return [
             Effect(
                 distances(table, *pair),

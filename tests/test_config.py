@@ -13,7 +13,6 @@ from ablax.config import (
     BaseConfig,
     as_traced,
     canonical,
-    config,
     field_specs,
     hparam,
     protocol,
@@ -23,7 +22,6 @@ from ablax.config import (
 from ablax.errors import UserError
 
 
-@config
 class Config(BaseConfig):
     l2: float = hparam(0.0, "strength", low=0)
     momentum: float = hparam(0.9, "share", low=0, below=1)
@@ -134,7 +132,6 @@ def test_steps_beyond_int32_are_refused(steps):
 def test_a_field_must_say_its_kind():
     with pytest.raises(TypeError, match="width must be declared with hparam"):
 
-        @config
         class _Wrong(BaseConfig):
             width: int = 3
 

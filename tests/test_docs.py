@@ -9,7 +9,8 @@ import polars
 import pytest
 
 import experiments
-from ablax.cli.main import main, summary
+from ablax.cli.main import main
+from ablax.report.page import summary
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -40,7 +41,8 @@ def test_the_experiment_of_the_readme_runs(experiment, tmp_path, capsys):
 
 
 def test_commands_of_the_readme_are_commands():
-    from ablax.cli.main import COMMANDS, names
+    from ablax.cli.experiments import names
+    from ablax.cli.main import COMMANDS
 
     used = set(re.findall(r"\./launch\.sh ([a-z_]+)", README))
     assert used <= {*COMMANDS, *names(), "test", "width"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from ablax.analysis.delta_rule import squared_error
 from ablax.errors import UserError
 from ablax.losses import mean, reduce
 from ablax.metrics import (
@@ -18,7 +19,6 @@ from ablax.metrics import (
     error,
     metric,
     one_hot,
-    squared_error,
     worst_rank,
 )
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.engine.patience import exhausted, observe, unwatched
 from ablax.metrics import Metric
+from ablax.stopping import exhausted, observe, unwatched
 from tests.toys import SHORT, engine_of, run, scripted
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.config import BaseConfig, config, hparam
+from ablax.config import BaseConfig, hparam
 from ablax.metrics import Metric
 from ablax.stopping import STRIP, generalization_loss, prechelt, training_progress
 from tests.toys import engine_of, run, scripted
@@ -17,7 +17,6 @@ INF, STEPS = np.inf, 90
 ERROR = Metric("score", "min")
 
 
-@config
 class Config(BaseConfig):
     gl: float = hparam(INF, "percent", low=0)
     pq: float = hparam(INF, "quotient", low=0)

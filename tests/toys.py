@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax import losses, metrics, optimizers, penalties
-from ablax.config import BaseConfig, Preset, config, hparam, static
+from ablax.config import BaseConfig, Preset, hparam, static
 from ablax.data import split
 from ablax.data.generated import blobs
-from ablax.engine import engine
 from ablax.engine.engine import Engine, Evaluated, Finished
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
+from ablax.engine.trials import take, trials_of
 from ablax.metrics import Metric
 from ablax.nn.mlp import MLP
 from ablax.study import grid
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import Regularization, supervised
 
 COLLECTIVES = (
     r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
@@ -29,7 +30,6 @@ COLLECTIVES = (
 """Words of a compiled program in which devices wait for each other."""
 
 
-@config
 class Config(BaseConfig):
     learning_rate: float = hparam(0.1, "rate", low=0)
     noise: float = hparam(0.0, "deviation of the gradient's noise", low=0)
@@ -115,12 +115,13 @@ def network(setting: Config = SHORT, **changes: Any) -> Task:
         MLP((setting.width,), len(splits.classes), setting.activation),
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={Metric("accuracy", "max"): metrics.accuracy},
         optimizer=lambda trial: optimizers.momentum(trial.hparams.learning_rate, momentum=0.9),
         batch_size=16,
-        penalty=lambda params, h: penalties.elastic_net(params, jnp.float32(0), h.l2),
-        dropout_rate=lambda h: h.dropout_rate,
+        regularization=Regularization(
+            penalty=lambda params, h: penalties.elastic_net(params, jnp.float32(0), h.l2),
+            dropout_rate=lambda h: h.dropout_rate,
+        ),
         **changes,
     )
 
@@ -159,7 +160,7 @@ class Outcome:
 
 
 def engine_of(task: Task, setting: Config = SHORT, *, devices: int = 1, slots: int = 16) -> Engine:
-    example = engine.take(engine.trials_of([setting], [0], 0), 0)
+    example = take(trials_of([setting], [0], 0), 0)
     return Engine(task, example, mesh_of(jax.devices()[:devices]), slots, keep=True)
 
 
@@ -177,7 +178,7 @@ def run(
     """{position: how it went} of the trials that finished; refuses one that finished twice."""
     outcomes: dict[int, Outcome] = {}
     finished: list[int] = []
-    trials = engine.trials_of(configs, restarts, seed, until)
+    trials = trials_of(configs, restarts, seed, until)
 
     def learn(evaluated: Evaluated | None, ended: Finished | None) -> None:
         if evaluated is not None:
@@ -190,8 +191,8 @@ def run(
             finished.append(index)
             outcome.status = Status(event.status[row]).name
             outcome.steps, outcome.best_step = int(event.steps[row]), int(event.best_step[row])
-            outcome.measured = engine.take(event.measured, row)
-            outcome.snapshot = engine.take(event.snapshots, row)
+            outcome.measured = take(event.measured, row)
+            outcome.snapshot = take(event.snapshots, row)
 
     for boundary in runner.run(trials, interval, given=given):
         learn(boundary.evaluated, boundary.finished)

@@ -10,8 +10,7 @@ hparams and protocol are the pytree's leaves and statics are part of its structu
 Configs of equal tree structure are the same program:
 
 >>> import jax
->>> @config
-... class Config(BaseConfig):
+>>> class Config(BaseConfig):
 ...     l2: float = hparam(0.0, "strength of the L2 penalty", low=0.0)
 ...     width: int = static(32, "units of the hidden layer", low=1)
 >>> structure = jax.tree.structure
@@ -29,14 +28,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, dataclass_transform
+from typing import Any, Literal, dataclass_transform
 
 import jax
 import numpy as np
 
 from ablax.errors import UserError, flag_of, unknown
 
-T = TypeVar("T")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 Kind = Literal["hparam", "protocol", "static"]
 
@@ -97,21 +95,8 @@ def static(
     )
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def config(cls: type[T]) -> type[T]:
-    """Make the class a frozen, keyword-only dataclass and register it as a pytree."""
-    cls = dataclass(frozen=True, kw_only=True)(cls)
-    specs = field_specs(cls)
-    jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[name for name, spec in specs.items() if spec.kind != "static"],
-        meta_fields=[name for name, spec in specs.items() if spec.kind == "static"],
-    )
-    return cls
-
-
 def field_specs(cls: Any) -> dict[str, FieldSpec]:
-    """Every field of a Config (class or instance) with its spec, in order of declaration."""
+    """Return every field of a Config (class or instance) with its spec, as declared."""
     try:
         return {field.name: field.metadata["spec"] for field in dataclasses.fields(cls)}
     except KeyError:
@@ -126,9 +111,28 @@ STREAMS = ("init", "order", "split")
 TIED = tuple("+".join(tied) for n in (1, 2, 3) for tied in itertools.combinations(STREAMS, n))
 
 
-@config
-class BaseConfig:
-    """The protocol that every trial has, and what its restarts vary."""
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(hparam, protocol, static)
+)
+class _Declared:
+    """Makes every subclass a frozen, keyword-only dataclass, registered as a pytree."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(frozen=True, kw_only=True)(cls)
+        specs = field_specs(cls)
+        jax.tree_util.register_dataclass(
+            cls,
+            data_fields=[name for name, spec in specs.items() if spec.kind != "static"],
+            meta_fields=[name for name, spec in specs.items() if spec.kind == "static"],
+        )
+
+
+class BaseConfig(_Declared):
+    """The protocol that every trial has, and the random streams that its restarts vary.
+
+    A subclass adds an experiment's own fields; declaring it makes it a dataclass and a pytree.
+    """
 
     steps: int = protocol(2000, "training steps at most", low=1, high=10**9)
     eval_every: int = protocol(50, "steps between two evaluations (a segment)", low=1, high=10**9)
@@ -229,8 +233,7 @@ class Traced:
 def statics_of(config: Any) -> Any:
     """The Config with its traced values hidden: what a task may be built from.
 
-    >>> @config
-    ... class Config(BaseConfig):
+    >>> class Config(BaseConfig):
     ...     l2: float = hparam(0.0, "strength")
     >>> statics_of(Config()).l2 * 2
     Traceback (most recent call last):

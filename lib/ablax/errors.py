@@ -13,6 +13,14 @@ class UserError(Exception):
     """A mistake in what was asked for: says what was expected and what was got."""
 
 
+class Missing(LookupError):
+    """A study lacks a point, a column or an array that a claim or a figure is about.
+
+    Raised wherever such a thing is looked up, and caught once where claims are judged and once
+    around each figure: a user's own grid need not have what the experiment's table has.
+    """
+
+
 def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     """The error for a name outside a closed set, with the nearest name and all names.
 

@@ -31,6 +31,8 @@ from ablax.losses import align, class_labels
 from ablax.losses import mse as squared_error
 
 __all__ = [
+    "ACCURACY",
+    "LOSS",
     "METRICS",
     "Metric",
     "PerExample",
@@ -151,11 +153,14 @@ def worst_rank(values: np.ndarray, failed: np.ndarray, metric: Metric) -> np.nda
     return values
 
 
+LOSS = Metric("loss", "min")
+ACCURACY = Metric("accuracy", "max")
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("loss", "min"),
-        Metric("accuracy", "max"),
+        LOSS,
+        ACCURACY,
         Metric("error", "min"),
         Metric("mse", "min"),
         Metric("mae", "min"),

@@ -172,3 +172,16 @@ def _float32(params: PyTree) -> list[Float[Array, "..."]]:
 def _total(terms: list[Float[Array, "..."]]) -> Float[Array, ""]:
     """The sum of all elements; a float32 zero of no arrays."""
     return jnp.asarray(optax.tree.sum(terms)) if terms else jnp.float32(0)
+
+
+def weight_summary(params: PyTree) -> dict[str, Array]:
+    """What studies of regularization measure of a trained network's weights, as columns.
+
+    The norm √Σw² ("l2_norm"), the share of weights below 0.001 in size ("share_below_1e-3") and
+    the participation ratio.
+    """
+    return {
+        "l2_norm": l2_norm(params),
+        "share_below_1e-3": share_below(params, 1e-3),
+        "participation_ratio": participation_ratio(params),
+    }

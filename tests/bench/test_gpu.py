@@ -16,7 +16,7 @@ import pytest
 from ablax.bench import gpu, gpu_ours, ours
 from ablax.bench.workload import L2, pairs
 from ablax.data.order import epoch_rows
-from ablax.engine.engine import take
+from ablax.engine.trials import take
 
 ROOT = Path(__file__).parents[2]
 TORCH = ("torch_loop", "torch_vmap")

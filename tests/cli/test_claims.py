@@ -20,7 +20,8 @@ from ablax.config import Preset
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.errors import UserError
-from ablax.report.claims import NEGATIVE, Claim, Effect, between
+from ablax.report.claims import Claim, between
+from ablax.report.quantities import NEGATIVE, Effect
 from ablax.study import grid
 from ablax.study import run as launched
 from ablax.study.progress import Progress

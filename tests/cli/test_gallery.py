@@ -8,8 +8,9 @@ import pytest
 
 from ablax.cli import flags
 from ablax.cli import gallery as _gallery
+from ablax.cli.experiments import names
 from ablax.cli.gallery import PICTURES, Picture
-from ablax.cli.main import load, names
+from ablax.cli.main import load
 from ablax.config import Preset
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from ablax.cli import main as command_line
+from ablax.cli.experiments import names
 from ablax.cli.launchers import cluster, local, submit
 from ablax.cli.launchers.cluster import arguments, detected
 from ablax.cli.launchers.local import Process, processes_of
 from ablax.cli.launchers.where import Where, parse
-from ablax.cli.main import main, names
+from ablax.cli.main import main
 from ablax.config import field_specs
 from ablax.errors import flag_of
 
@@ -599,7 +600,8 @@ CONNECT = """
 import os, signal, sys, time
 import jax
 from ablax.errors import UserError
-from ablax.cli.launchers import (cluster, member, parse,)
+from ablax.cli.launchers import (cluster, parse)
+from ablax.cli.launchers.cluster import member
 
 cluster.MEETING = int(os.environ.get("MEETING", 60))
 where, (then,) = parse(sys.argv[1:])

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.cli.main import COMMANDS, START, main, names
+from ablax.cli.experiments import names
+from ablax.cli.main import COMMANDS, START, main
 from ablax.config import field_specs
 from ablax.engine.engine import Engine
 from ablax.errors import flag_of

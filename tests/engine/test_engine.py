@@ -14,6 +14,7 @@ from ablax.engine import programs as device
 from ablax.engine.engine import Engine, Inherited
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
+from ablax.engine.trials import take, trials_of
 from ablax.metrics import Metric
 from tests.toys import (
     COLLECTIVES,
@@ -116,7 +117,7 @@ def test_a_stopped_run_keeps_what_finished_and_only_that(quad, after):
 
 def test_no_trials_is_no_work(quad):
     before = quad.statistics.segments
-    empty = engine.take(engine.trials_of([SHORT], [0], 0), np.arange(0))
+    empty = take(trials_of([SHORT], [0], 0), np.arange(0))
     assert list(quad.run(empty, 10)) == []
     assert quad.statistics.segments == before
 
@@ -124,7 +125,7 @@ def test_no_trials_is_no_work(quad):
 def test_snapshots_come_only_if_kept():
     runner = engine_of(quadratic())
     runner.keep = False
-    boundaries = list(runner.run(engine.trials_of([SHORT], [0], 0), 10))
+    boundaries = list(runner.run(trials_of([SHORT], [0], 0), 10))
     assert [b.finished.snapshots for b in boundaries if b.finished is not None] == [None]
 
 
@@ -187,7 +188,7 @@ def test_the_count_sees_a_compilation():
 
 
 def test_other_statics_are_another_program():
-    trials = [engine.trials_of([replace(SHORT, width=w)], [0], 0) for w in (3, 4)]
+    trials = [trials_of([replace(SHORT, width=w)], [0], 0) for w in (3, 4)]
     assert jax.tree.structure(trials[0]) != jax.tree.structure(trials[1])
 
 
@@ -216,7 +217,7 @@ def test_statistics_count_the_capacity():
     run(runner, [replace(SHORT, steps=[10, 20][i % 2]) for i in range(32)], range(32))
     statistics = runner.statistics
     assert statistics.busy_steps == 16 * 10 + 16 * 20
-    assert statistics.lane_steps == statistics.segments * 16 * 10
+    assert statistics.slot_steps == statistics.segments * 16 * 10
     assert 0 < statistics.share_drained() < 1
     assert statistics.share_busy() == 1.0
 
@@ -249,7 +250,7 @@ def test_a_diverged_trial_stays_at_its_last_finite_state(quad, rate, steps):
 
 def test_a_trial_that_diverges_at_once_keeps_its_initial_snapshot(quad):
     outcome = run(quad, [replace(SHORT, learning_rate=np.inf)], [3])[0]
-    trial = engine.take(engine.trials_of([SHORT], [3], 0), 0)
+    trial = take(trials_of([SHORT], [3], 0), 0)
     initial = quadratic().init(jax.tree.map(jnp.asarray, trial), None)
     np.testing.assert_array_equal(outcome.snapshot["x"], initial["x"])
     assert outcome.curve == []
@@ -343,7 +344,7 @@ def inheriting():
 
 
 def parking(task, setting=SHORT, devices=1, slots=16):
-    example = engine.take(engine.trials_of([setting], [0], 0), 0)
+    example = take(trials_of([setting], [0], 0), 0)
     mesh = mesh_of(jax.devices()[:devices])
     return Engine(task, example, mesh, slots, keep=True, park=True)
 
@@ -360,10 +361,10 @@ def decayed():
 
 def parked(runner, configs, restarts, until, interval=10):
     """{position: its whole slot, on the host} of trials that ended at `until`."""
-    trials, found = engine.trials_of(configs, restarts, 0, until), {}
+    trials, found = trials_of(configs, restarts, 0, until), {}
     for boundary in runner.run(trials, interval):
         if (ended := boundary.finished) is not None:
-            rows = {int(i): engine.take(ended.parked, row) for row, i in enumerate(ended.index)}
+            rows = {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
             assert not found.keys() & rows.keys()
             found |= rows
     return found
@@ -371,7 +372,7 @@ def parked(runner, configs, restarts, until, interval=10):
 
 def continued(slot, config, until):
     """The slot of a trial that goes on to `until`; one that stopped or diverged has ended."""
-    child = engine.take(engine.trials_of([config], [0], 0, [until]), 0)
+    child = take(trials_of([config], [0], 0, [until]), 0)
     child = dataclasses.replace(child, restart=slot.trial.restart, step=slot.trial.step)
     status = Status.RUNNING if slot.status == Status.DONE else slot.status
     return slot._replace(trial=child, status=np.int32(status))
@@ -380,7 +381,7 @@ def continued(slot, config, until):
 def in_the_slots(runner):
     """{position: its slot, on the host} of the trials that a run left at a boundary."""
     slots = jax.device_get(runner.slots)
-    return {int(i): engine.take(slots, at) for at, i in enumerate(runner.holds) if i >= 0}
+    return {int(i): take(slots, at) for at, i in enumerate(runner.holds) if i >= 0}
 
 
 def words(tree):
@@ -445,7 +446,7 @@ def test_parked_trials_go_on_to_the_same_bits(nets, parked_nets, devices):
     made = runner.statistics.busy_steps - before.busy_steps
     starts = sum(int(given[position].trial.step) for position in given)
     assert made == sum(outcome.steps for outcome in ended.values()) - starts
-    assert runner.statistics.lane_steps == runner.statistics.segments * runner.n_slots * 8
+    assert runner.statistics.slot_steps == runner.statistics.segments * runner.n_slots * 8
     assert 0 <= runner.statistics.share_busy() <= 1
 
 
@@ -454,16 +455,16 @@ def test_a_trial_may_end_and_go_on_several_times(decayed):
     whole = run(decayed, configs, range(9))
     slots = parked(decayed, configs, range(9), [10] * 9)
     for until in (20, 40, 50):
-        trials = engine.trials_of(configs, range(9), 0, [until] * 9)
+        trials = trials_of(configs, range(9), 0, [until] * 9)
         given = {i: continued(slot, configs[i], until) for i, slot in slots.items()}
         assert all(words(given[i].best) == words(slots[i].best) for i in slots)
         (ended,) = [b.finished for b in decayed.run(trials, 10, given=given) if b.finished]
-        slots = {int(i): engine.take(ended.parked, row) for row, i in enumerate(ended.index)}
+        slots = {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
     for i, outcome in whole.items():
         row = ended.index.tolist().index(i)
         assert Status(ended.status[row]).name == outcome.status
         assert (ended.steps[row], ended.best_step[row]) == (outcome.steps, outcome.best_step)
-        assert words(engine.take(ended.measured, row)) == words(outcome.measured)
+        assert words(take(ended.measured, row)) == words(outcome.measured)
         assert words(slots[i].best) == words(outcome.snapshot)
     assert {outcome.status for outcome in whole.values()} == {"DONE", "STOPPED"}
 
@@ -594,7 +595,7 @@ def test_step_metrics_are_means_over_the_segment(quad):
 
 
 def test_bytes_per_slot_are_those_of_its_arrays():
-    trial = engine.take(engine.trials_of([SHORT], [0], 0), 0)
+    trial = take(trials_of([SHORT], [0], 0), 0)
     scalars = len(jax.tree.leaves(trial))
     # state, best and buffered best of width 3; the trial twice; watch (3) and status.
     expected = 4 * (3 * 3 + 2 * scalars + 3 + 1)
@@ -604,7 +605,7 @@ def test_bytes_per_slot_are_those_of_its_arrays():
 def test_events_say_how_far_each_trial_advanced(quad):
     configs = [replace(SHORT, steps=4 + i) for i in range(30)]
     made = np.zeros(30, int)
-    for boundary in quad.run(engine.trials_of(configs, range(30), 0), 10):
+    for boundary in quad.run(trials_of(configs, range(30), 0), 10):
         if (event := boundary.evaluated) is not None:
             made[event.index] += event.advanced
             np.testing.assert_array_equal(made[event.index], event.step)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.config import BaseConfig, config, hparam, static
-from ablax.engine import engine
+from ablax.config import BaseConfig, hparam, static
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
+from ablax.engine.trials import take, trials_of
 from ablax.rundir.checkpoint import Checkpoints
 from ablax.rundir.store import Store, read_parquet
 from ablax.study import run as launched
@@ -23,7 +23,6 @@ from tests.toys import engine_of, experiment, network, quadratic, run
 INF = np.inf
 
 
-@config
 class Config(BaseConfig):
     learning_rate: float = hparam(0.1, "rate", low=0)
     noise: float = hparam(0.5, "deviation of the gradient's noise", low=0)
@@ -157,19 +156,19 @@ def test_order_and_devices_change_nothing(runner):
 
 def test_a_parked_trial_goes_on_with_its_memory(runner):
     """As a halved one does: it stops after as many evaluations as one that was never parked."""
-    example = engine.take(engine.trials_of([SETTING], [0], 0), 0)
+    example = take(trials_of([SETTING], [0], 0), 0)
     parking = Engine(task(), example, mesh_of(jax.devices()[:1]), 16, keep=True, park=True)
     configs = [replace(SETTING, after=after) for after in (3.0, 5.0, INF)] * 6
     whole = run(runner, configs, range(18), interval=5)
     slots = {}
-    for boundary in parking.run(engine.trials_of(configs, range(18), 0, [10] * 18), 5):
+    for boundary in parking.run(trials_of(configs, range(18), 0, [10] * 18), 5):
         if (ended := boundary.finished) is not None:
-            slots |= {int(i): engine.take(ended.parked, row) for row, i in enumerate(ended.index)}
+            slots |= {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
     assert sorted(slots) == list(range(18))
     given = {}
     for i, slot in slots.items():
         assert slot.memory["evaluations"] == 2
-        child = engine.take(engine.trials_of([configs[i]], [i], 0), 0)
+        child = take(trials_of([configs[i]], [i], 0), 0)
         running = np.int32(Status.RUNNING)
         given[i] = slot._replace(trial=replace(child, step=slot.trial.step), status=running)
     for i, outcome in run(parking, configs, range(18), interval=5, given=given).items():

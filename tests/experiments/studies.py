@@ -13,7 +13,8 @@ from ablax.cli.main import main
 from ablax.config import as_traced, field_specs, statics_of
 from ablax.engine import engine
 from ablax.engine.mesh import mesh_of
-from ablax.report.study import Table
+from ablax.engine.trials import take
+from ablax.report.study import Study
 from ablax.study import run as launched
 from ablax.task import Task, Trial
 from tests.report import runs
@@ -37,7 +38,7 @@ def made_up(
     columns: dict[str, Sequence[Any]] | None = None,
     restarts: int = 4,
     **study: Any,
-) -> Table:
+) -> Study:
     """A table of these points without training: every number is random, or as given.
 
     Args:
@@ -60,17 +61,17 @@ def trials_of(directory: Path) -> pd.DataFrame:
 
 def trial_of(config: Any, restart: int = 0, seed: int = 0) -> Trial:
     """One trial, as a task's functions get it."""
-    return engine.take(engine.trials_of([as_traced(config)], [restart], seed), 0)
+    return take(trials_of([as_traced(config)], [restart], seed), 0)
 
 
 def task_of(module: Any, config: Any) -> Task:
     return module.task(statics_of(config))
 
 
-def effects(module: Any, name: str, table: Table) -> list[Any]:
-    """What the test of the claim of this id measures."""
+def effects(module: Any, name: str, study: Study) -> list[Any]:
+    """The effects of the claim of this id, as the study measured them."""
     (claim,) = [claim for claim in module.CLAIMS if claim.id == name]
-    return list(claim.test(table) or ())
+    return claim.effects(study)
 
 
 def by_the_others(
@@ -96,7 +97,7 @@ Compared = tuple[str, str, str, tuple[float, float], dict[str, Any]]
 
 
 def check_differences(
-    module: Any, name: str, table: Table, expected: Sequence[Compared], by: str, sign: int
+    module: Any, name: str, table: Study, expected: Sequence[Compared], by: str, sign: int
 ) -> None:
     """The claim's effects are the differences of these methods, computed from the Parquet file."""
     trials = trials_of(table.directory)
@@ -125,8 +126,9 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 def points_of(module: Any, name: str, *typed: object) -> list[dict[str, Any]]:
     """The points that a command line leads to."""
     from ablax.cli import flags
+    from ablax.experiment import experiment_of
 
-    return module.points(flags.parse(name, module, list(map(str, typed))).config)
+    return module.points(flags.parse(experiment_of(module), name, list(map(str, typed))).config)
 
 
 def check_axes(

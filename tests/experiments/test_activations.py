@@ -12,10 +12,12 @@ from scipy.stats import norm
 from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
 from ablax.nn.activations import activation
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.study import snapshots
-from ablax.task import at_step, examples
+from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import activations
 from experiments.activations import CLAIMS, DEEP, GLOROT, HE, NAMES, RATES, STANDARD, Config, row
 from tests.experiments import studies
@@ -248,7 +250,7 @@ def test_every_field_is_an_axis():
 
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     assert not any(judgement.parts for judgement in judged)
     assert {judgement.verdict for judgement in judged} == {"inconclusive"}
 
@@ -280,14 +282,14 @@ OTHERS = {"gradients-vanish-in-training", "relu-is-sparse", "large-rates-cost-un
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_differences_are_those_of_the_trials(short, name, monkeypatch):
     untrained(monkeypatch)
-    table = Table(short)
+    table = Study(short)
     studies.check_differences(activations, name, table, DIFFERENCES[name], "valid/loss", -1)
 
 
 def test_every_claim_is_tested_here(short, monkeypatch):
     untrained(monkeypatch)
     assert {claim.id for claim in CLAIMS} == DIFFERENCES.keys() | OTHERS
-    assert all(judgement.parts for judgement in judge_all(CLAIMS, Table(short)))
+    assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(short)))
 
 
 def test_first_hidden_layer_against_last_over_training(short):
@@ -305,7 +307,7 @@ def test_first_hidden_layer_against_last_over_training(short):
             found.append((curve["train/gradient_0"] - curve["train/gradient_5"]).mean())
         return np.array(found, np.float64)
 
-    found = effects(activations, "gradients-vanish-in-training", Table(short))
+    found = effects(activations, "gradients-vanish-in-training", Study(short))
     own = {"sigmoid": GLOROT, "tanh": GLOROT, "relu": HE}
     for effect, (a, b) in zip(found, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True):
         np.testing.assert_allclose(
@@ -318,7 +320,7 @@ def test_first_hidden_layer_against_last_over_training(short):
 
 def test_zeros_are_those_of_trained_relu(short):
     rows = trials_of(short)
-    found = effects(activations, "relu-is-sparse", Table(short))
+    found = effects(activations, "relu-is-sparse", Study(short))
     for effect, depth in zip(found, (2, 6), strict=True):
         group = f"relu, {depth} layers, He"
         expected = studies.by_the_others(rows, group, "train/zeros", "valid/loss", -1)
@@ -328,7 +330,7 @@ def test_zeros_are_those_of_trained_relu(short):
 
 
 def test_units_are_counted_at_the_largest_and_the_smallest_rate(short):
-    rows, found = trials_of(short), effects(activations, "large-rates-cost-units", Table(short))
+    rows, found = trials_of(short), effects(activations, "large-rates-cost-units", Study(short))
     expected = [("tanh", 1.0, "train/flat"), ("relu", 1.414, "train/off")]
     for effect, (name, gain, column) in zip(found, expected, strict=True):
         here = (rows["activation"] == name) & (rows["depth"] == 2) & np.isclose(rows["gain"], gain)
@@ -404,7 +406,7 @@ def test_accuracies_are_drawn_side_by_side_for_every_size_of_weights(tmp_path):
 
 def test_a_study_of_ones_own_activations_is_drawn(smoke):
     """There each has the gain that is given, whether or not it was made for it."""
-    figures = activations.figures(Table(smoke))
+    figures = activations.figures(Study(smoke))
     (ax, _) = figures["gradients"].axes
     assert [line.get_label() for line in ax.lines] == ["sigmoid", "relu"]
     (ax,) = figures["accuracy"].axes
@@ -438,7 +440,7 @@ def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
 
 
 def test_figures_show_what_the_study_has(short):
-    figures = activations.figures(Table(short))
+    figures = activations.figures(Study(short))
     titles = [ax.get_title() for ax in figures["accuracy"].axes if ax.has_data()]
     assert titles == ["2 hidden layers", "6 hidden layers"]
     first = next(ax for ax in figures["gradients"].axes if ax.has_data())

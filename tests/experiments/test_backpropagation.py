@@ -9,9 +9,10 @@ import pytest
 
 from ablax.data import load, split
 from ablax.report.claims import judge_all
-from ablax.report.study import Table
+from ablax.report.study import Study
 from ablax.study import snapshots
-from ablax.task import at_step, examples, means
+from ablax.task import at_step, means
+from ablax.tasks.supervised import examples
 from experiments import backpropagation
 from experiments.backpropagation import DEEP, DEPTHS, LARGE, MEAN, RATES, SIZES, SUM, USABLE, Config
 from tests.experiments import studies
@@ -244,7 +245,7 @@ def test_slopes_are_those_of_the_usable_rates(smoke, name, error, bounds, monkey
     rates = usable_by_hand(smoke, error)
     assert list(rates) == list(SIZES)
     assert all((of_m > 0).all() for of_m in rates.values())
-    (effect,) = effects(backpropagation, name, Table(smoke))
+    (effect,) = effects(backpropagation, name, Study(smoke))
     x = np.log(SIZES) - np.log(SIZES).mean()
     y = np.log(np.stack(list(rates.values())))
     np.testing.assert_allclose(effect.values, x @ y / (x @ x), rtol=1e-9, atol=1e-12)
@@ -312,7 +313,7 @@ OTHERS = {"worked-example", "sum-needs-smaller-rates", "mean-keeps-its-rate"}
 
 def test_every_claim_is_judged(smoke):
     assert {claim.id for claim in backpropagation.CLAIMS} == FOLLOWED.keys() | OTHERS
-    judged = {j.claim.id: j for j in judge_all(backpropagation.CLAIMS, Table(smoke))}
+    judged = {j.claim.id: j for j in judge_all(backpropagation.CLAIMS, Study(smoke))}
     assert {name for name, judgement in judged.items() if judgement.parts} == OTHERS
     assert {judged[name].verdict for name in FOLLOWED} == {"inconclusive"}, "no deeper networks"
     assert judged["worked-example"].verdict == "supported"
@@ -321,7 +322,7 @@ def test_every_claim_is_judged(smoke):
 @pytest.fixture(scope="module")
 def deeper(smoke):
     """That table, as if the networks of 2 layers were of 4 and of 6 as well."""
-    table = Table(smoke)
+    table = Study(smoke)
     rows = table.trials
     two = rows[rows["depth"] == 2]
     for depth in DEPTHS[2:]:
@@ -355,7 +356,7 @@ def test_columns_are_judged_at_every_depth(deeper, name, monkeypatch):
 
 
 def test_the_worked_example_is_judged_at_its_worst(smoke):
-    (effect,) = effects(backpropagation, "worked-example", Table(smoke))
+    (effect,) = effects(backpropagation, "worked-example", Study(smoke))
     worst = trials_of(smoke).groupby("restart")["worked_example"].max()
     np.testing.assert_allclose(effect.values, worst, rtol=1e-12)
     assert effect.expected == (-0.5, 0.5)
@@ -363,16 +364,16 @@ def test_the_worked_example_is_judged_at_its_worst(smoke):
 
 def test_no_usable_rate_is_no_slope(smoke):
     """At one size at least where nothing ends well; or with sizes too few."""
-    table = Table(smoke)
+    table = Study(smoke)
     table.curves = table.curves.assign(**{"train/loss": 1.0})
     assert not effects(backpropagation, "sum-needs-smaller-rates", table)
-    table = Table(smoke)
+    table = Study(smoke)
     table.trials = table.trials[table.trials["examples"] == 256]
     assert not effects(backpropagation, "mean-keeps-its-rate", table)
 
 
 def test_the_figures_show_both_errors_and_the_deeper_networks(smoke):
-    drawn = backpropagation.figures(Table(smoke))
+    drawn = backpropagation.figures(Study(smoke))
     (ax,) = [axes for axes in drawn["usable"].axes if axes.has_data()]
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == ["mean of squared errors", "sum of squared errors"]

@@ -9,9 +9,11 @@ import pytest
 
 from ablax.data import load, split
 from ablax.data.order import epoch_rows
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
-from ablax.task import at_step, examples
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
+from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import capacity
 from experiments.capacity import DEPTHS, FITS, NOISES, SIZES, WIDTHS, Config
 from tests.experiments import studies
@@ -111,9 +113,9 @@ def test_every_trial_is_there_once(smoke):
 # The width that fits
 
 
-def fitting(smoke, accuracies: dict[tuple[int, float], float]) -> Table:
+def fitting(smoke, accuracies: dict[tuple[int, float], float]) -> Study:
     """The smoke table, with training accuracies (of width and noise) of our own."""
-    table = Table(smoke)
+    table = Study(smoke)
     rows = table.trials.copy()
     for (width, noise), value in accuracies.items():
         here = (rows["width"] == width) & np.isclose(rows["label_noise"], noise)
@@ -124,7 +126,7 @@ def fitting(smoke, accuracies: dict[tuple[int, float], float]) -> Table:
 
 
 def test_points_are_found_by_width_narrow_to_wide(smoke):
-    table = Table(smoke)
+    table = Study(smoke)
     for noise in (0.0, 0.4):
         found = capacity.by_width(table, noise)
         assert list(found) == [2, 8, 16]
@@ -288,7 +290,7 @@ def test_gaps_of_few_and_many_examples_are_compared(tmp_path):
 
 def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
     assert {claim.id for claim in capacity.CLAIMS} == PAIRS.keys() | OTHERS
-    judged = {j.claim.id: j for j in judge_all(capacity.CLAIMS, Table(smoke))}
+    judged = {j.claim.id: j for j in judge_all(capacity.CLAIMS, Study(smoke))}
     assert {name for name, judgement in judged.items() if judgement.parts} == {
         "more-noise-higher-peak"
     }
@@ -297,7 +299,7 @@ def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
 
 
 def test_the_figures_have_a_column_for_every_noise(smoke):
-    drawn = capacity.figures(Table(smoke))
+    drawn = capacity.figures(Study(smoke))
     titles = [axes.get_title() for axes in drawn["width"].axes if axes.has_data()]
     assert len(titles) == 2 * 2
     assert all("0%" in title for title in titles)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ablax.report.claims import judge_all
-from ablax.report.study import Table
+from ablax.report.study import Study
 from tests.experiments import studies
 from tests.experiments.studies import made_up
 
@@ -91,12 +91,12 @@ def crossed(tmp_path):
         rows = table.trials
         turned = pd.concat([rows.iloc[:4], rows.iloc[4:][::-1]])
         turned.to_parquet(second / "trials.parquet")
-        return module, Table(first), Table(second)
+        return module, Study(first), Study(second)
 
     return of
 
 
-def found(module, table: Table) -> dict[str, list]:
+def found(module, table: Study) -> dict[str, list]:
     """{claim: its effects, in any order, without the names of points}."""
     return {
         judgement.claim.id: sorted(

@@ -9,8 +9,9 @@ import pytest
 
 from ablax.cli import launch as _run
 from ablax.data import load, split
-from ablax.report.claims import NEGATIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE
+from ablax.report.study import Study
 from ablax.rundir.store import read_array
 from ablax.task import at_step
 from experiments import descent
@@ -247,14 +248,14 @@ def test_every_start_is_trained_once(smoke):
 
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     assert [len(judgement.parts) for judgement in judged] == [1, 2, 0, 2], "0.99 is missing"
     assert judged[0].verdict == "supported"
 
 
 def test_the_largest_difference_of_a_restart_counts(full):
     rows = trials_of(full)
-    (effect,) = effects(descent, "momentum-is-a-sum-of-steps", Table(full))
+    (effect,) = effects(descent, "momentum-is-a-sum-of-steps", Study(full))
     heavy = rows[rows["optimizer"] == "momentum"]
     assert heavy["sum_and_update"].notna().all()
     expected = [some["sum_and_update"].max() for _, some in heavy.groupby("restart")]
@@ -265,7 +266,7 @@ def test_the_largest_difference_of_a_restart_counts(full):
 
 
 def test_crossing_is_counted_of_the_way_and_staying_of_its_end(full):
-    rows, table = trials_of(full), Table(full)
+    rows, table = trials_of(full), Study(full)
     found = effects(descent, "momentum-crosses-the-hump", table)
     bounds = [("momentum 0.9", (0.9, np.inf)), ("baseline", (-np.inf, 0.1))]
     for effect, (group, expected) in zip(found, bounds, strict=True):
@@ -282,7 +283,7 @@ def test_crossing_is_counted_of_the_way_and_staying_of_its_end(full):
 
 def test_what_is_left_of_the_error_in_the_valley_is_compared(full):
     rows = trials_of(full)
-    found = effects(descent, "momentum-is-faster-in-a-valley", Table(full))
+    found = effects(descent, "momentum-is-faster-in-a-valley", Study(full))
     for effect, group in zip(found, ("momentum 0.5", "momentum 0.9"), strict=True):
         left, plain = (column(rows, VALLEY, g, "train/loss") for g in (group, "baseline"))
         np.testing.assert_allclose(effect.values, left - plain, rtol=1e-12)
@@ -298,7 +299,7 @@ def test_every_claim_is_tested_here(full, monkeypatch):
         "momentum-stays-in-the-deeper-minimum",
         "momentum-is-faster-in-a-valley",
     ]
-    assert all(judgement.parts for judgement in judge_all(CLAIMS, Table(full)))
+    assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(full)))
 
 
 @pytest.mark.parametrize(("surface", "possible"), [(VALLEY, {"momentum-is-a-sum-of-steps"})])
@@ -307,7 +308,7 @@ def test_a_study_of_ones_own_is_reported(surface, possible, tmp_path, monkeypatc
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
     out = launch(tmp_path / "run", *typed, *quick)
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(out))
+    judged = judge_all(CLAIMS, Study(out))
     assert {j.claim.id for j in judged if j.parts} == possible
     assert {j.verdict for j in judged if not j.parts} == {"inconclusive"}
     written = {path.name for path in (out / "report").iterdir()}
@@ -318,7 +319,7 @@ def test_a_study_of_ones_own_is_reported(surface, possible, tmp_path, monkeypatc
 def test_a_panel_for_every_method(smoke, full):
     written = {path.name for path in (smoke / "report").iterdir()}
     assert {"valley.png", "hump.png"} <= written
-    table = Table(full)
+    table = Study(full)
     paths = read_array(full / "arrays" / "path.parquet")
     figure = descent.surface_figure(table, HUMP)
     drawn = [ax for ax in figure.axes if ax.has_data()]

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from ablax.cli.main import load, names
+from ablax.cli.experiments import names
+from ablax.cli.main import load
 from ablax.engine import slots
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import AXIS, LANES, mesh_of, replicated, sharded
@@ -15,11 +16,10 @@ from ablax.engine.programs import (
     Orders,
     adopt_function,
     final_function,
-    kept,
     load_function,
     segment_function,
-    training_data,
 )
+from ablax.engine.shapes import kept, training_data
 from ablax.study.plan import make_plan
 from tests.toys import COLLECTIVES
 

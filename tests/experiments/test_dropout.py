@@ -11,13 +11,15 @@ import pytest
 
 from ablax.data import load, split
 from ablax.errors import UserError
+from ablax.nn.mlp import widths_of
 from ablax.published import srivastava as _srivastava
 from ablax.published.srivastava import PUBLISHED, SPARSITY, sparsity, srivastava
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.study import snapshots
 from experiments import dropout
-from experiments.dropout import MIDDLE, RATES, SIZES, WIDTHS, Config, drop_spread, widths_of
+from experiments.dropout import MIDDLE, RATES, SIZES, WIDTHS, Config, drop_spread
 from tests.experiments import studies
 from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
 
@@ -272,7 +274,7 @@ def test_axes_of_the_command_line_are_honoured():
 @pytest.fixture(scope="module")
 def full(smoke):
     """The smoke table, as if all widths, sizes and rates of the default were in it."""
-    table, rng = Table(smoke), np.random.default_rng(0)
+    table, rng = Study(smoke), np.random.default_rng(0)
     template = trials_of(smoke).query("dropout_rate == 0.5")
     keys = [(width, 300) for width in WIDTHS] + [("128", 100), ("128", 1000)]
     parts = []
@@ -380,7 +382,7 @@ OURS = {"dropout-helps", "dropout-helps-wide-networks", "dropout-helps-few-examp
 @pytest.fixture(scope="module")
 def paper(smoke):
     """The smoke table, as if its points were the rows of the paper."""
-    table, rng = Table(smoke), np.random.default_rng(1)
+    table, rng = Study(smoke), np.random.default_rng(1)
     template = trials_of(smoke).query("dropout_rate == 0.5")
     parts = []
     for number, row in enumerate(srivastava(1)):
@@ -411,14 +413,14 @@ def test_rows_of_the_paper_are_compared_by_accuracy(paper, name, monkeypatch):
 
 def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
     assert {claim.id for claim in CLAIMS} == OURS | BELOW.keys()
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     assert {judgement.claim.id for judgement in judged if judgement.parts} == {"dropout-helps"}
     lacking = {judgement.verdict for judgement in judged if not judgement.parts}
     assert lacking == {"inconclusive"}
 
 
 def test_the_figures_show_rates_and_gains(smoke, full):
-    drawn = dropout.figures(Table(smoke))
+    drawn = dropout.figures(Study(smoke))
     assert set(drawn) == {"rates", "gains"}
     for name in drawn:
         assert (smoke / "report" / f"{name}.png").exists()

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from ablax.data import load, split
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.study import snapshots
 from experiments import early_stopping
 from experiments.early_stopping import BEST, CRITERIA, LAST, ORACLE, Config, capacity
@@ -280,7 +281,7 @@ def test_every_claim_is_judged(smoke):
     assert {claim.id for claim in early_stopping.CLAIMS} == (
         DIFFERENCES.keys() | SLOWER.keys() | OTHERS
     )
-    judged = judge_all(early_stopping.CLAIMS, Table(smoke))
+    judged = judge_all(early_stopping.CLAIMS, Study(smoke))
     assert [judgement.claim.id for judgement in judged if not judgement.parts] == [NEARS]
 
 
@@ -288,7 +289,7 @@ def test_every_claim_is_judged(smoke):
 def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
     untrained(monkeypatch)
     expected = DIFFERENCES[name]
-    studies.check_differences(early_stopping, name, Table(smoke), expected, "valid/loss", -1)
+    studies.check_differences(early_stopping, name, Study(smoke), expected, "valid/loss", -1)
 
 
 def test_what_is_missed_is_a_share_of_the_oracles_gain(tmp_path):
@@ -313,7 +314,7 @@ def test_the_slowest_threshold_is_compared_with_the_fastest(smoke, name, monkeyp
     untrained(monkeypatch)
     column, sign = SLOWER[name]
     rows = trials_of(smoke).sort_values("restart")
-    found = effects(early_stopping, name, Table(smoke))
+    found = effects(early_stopping, name, Study(smoke))
     for (criterion, (field, thresholds)), effect in zip(CRITERIA.items(), found, strict=True):
         fast, slow = (
             rows[(rows["group"] == criterion) & np.isclose(rows[f"protocol/{field}"], threshold)]
@@ -329,7 +330,7 @@ def test_the_slowest_threshold_is_compared_with_the_fastest(smoke, name, monkeyp
 def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
     untrained(monkeypatch)
     rows = trials_of(smoke)
-    found = effects(early_stopping, "early-stopping-saves-steps", Table(smoke))
+    found = effects(early_stopping, "early-stopping-saves-steps", Study(smoke))
     for name, effect in zip(CRITERIA, found, strict=True):
         steps = by_the_others(rows, name, "steps", "valid/loss", -1)
         np.testing.assert_allclose(effect.values, steps / 300, rtol=1e-12)
@@ -339,7 +340,7 @@ def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
 def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
     typed = ["--gl", 1, 2, "--keep-weights", BEST, "--width", 2]
     typed += ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    table = Table(launch(tmp_path / "run", *typed))
+    table = Study(launch(tmp_path / "run", *typed))
     untrained(monkeypatch)
     judged = judge_all(early_stopping.CLAIMS, table)
     assert not any(judgement.parts for judgement in judged)
@@ -362,7 +363,7 @@ def test_thresholds_of_ones_own_are_lines_of_their_own(tmp_path):
 
 
 def test_the_figures_show_every_criterion(smoke):
-    drawn = early_stopping.figures(Table(smoke))
+    drawn = early_stopping.figures(Study(smoke))
     assert {"tradeoff", "saved", "complexity"} <= drawn.keys()
     (ax,) = [axes for axes in drawn["tradeoff"].axes if axes.has_data()]
     names = [text.get_text() for text in ax.get_legend().get_texts()]

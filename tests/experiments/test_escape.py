@@ -11,9 +11,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ablax.cli import launch as _run
-from ablax.report.claims import POSITIVE, judge_all
+from ablax.report.claims import judge_all
+from ablax.report.quantities import POSITIVE
 from ablax.report.statistics import Interval
-from ablax.report.study import Table
+from ablax.report.study import Study
 from ablax.study import snapshots
 from ablax.task import at_step
 from experiments import escape
@@ -239,7 +240,7 @@ def test_every_field_is_an_axis():
 
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     possible = {"stay-near-a-solution", "go-far-from-a-trap"}
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
     assert {j.verdict for j in judged if not j.parts} == {"inconclusive"}
@@ -267,7 +268,7 @@ def solved(rows) -> np.ndarray:
 
 @pytest.mark.parametrize("name", THROWN)
 def test_two_throws_around_a_centre_are_compared(short, name):
-    rows, found = trials_of(short), effects(escape, name, Table(short))
+    rows, found = trials_of(short), effects(escape, name, Study(short))
     for effect, (centre, more, fewer) in zip(found, THROWN[name], strict=True):
         a, b = (
             solved(rows[(rows["centre"] == centre) & np.isclose(rows["sigma"], sigma)])
@@ -294,7 +295,7 @@ def test_shares_of_solved_starts_are_compared(name, tmp_path):
 def test_every_claim_is_tested_here(short, monkeypatch):
     untrained(monkeypatch)
     assert {claim.id for claim in CLAIMS} == THROWN.keys() | GROUPS.keys() | {NARROW, BEST}
-    judged = judge_all(CLAIMS, Table(short))
+    judged = judge_all(CLAIMS, Study(short))
     lacking = {NARROW, "more-units-fewer-restarts-for-spirals"}
     assert {j.claim.id for j in judged if not j.parts} == lacking, "some points are missing"
 
@@ -339,7 +340,7 @@ def test_needed_restarts_are_the_binomial_formula():
 
 
 def test_figures_show_every_centre_and_problem(short):
-    drawn = escape.figures(Table(short))
+    drawn = escape.figures(Study(short))
     (ax,) = [ax for ax in drawn["sigma"].axes if ax.has_data()]
     assert len(ax.get_legend_handles_labels()[1]) == 3
     (ax,) = [ax for ax in drawn["dimension"].axes if ax.has_data()]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ablax.cli import launch as _run
-from ablax.report.claims import POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report import selection
+from ablax.report.claims import judge_all
+from ablax.report.quantities import POSITIVE
+from ablax.report.study import Study
 from ablax.rundir.store import read_array
 from experiments import initialization
 from experiments.initialization import CLAIMS, GLOROT, HE, NAMES, SMALL, STANDARD, Config
@@ -250,7 +252,7 @@ def test_every_field_is_an_axis():
 
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     assert not any(judgement.parts for judgement in judged)
     assert {judgement.verdict for judgement in judged} == {"inconclusive"}
 
@@ -273,7 +275,7 @@ def column(rows, name: str, **where) -> np.ndarray:
 def test_more_of_the_gradient_reaches_the_first_layer(short, name, at):
     rows = trials_of(short)
     rows = rows[(rows["jacobians"] == 0) & (rows["input_mean"] == 0)]
-    found = effects(initialization, name, Table(short))
+    found = effects(initialization, name, Study(short))
     for effect, (first, second) in zip(found, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True):
         a, b = (
             column(rows, "test/log_gradient", activation=f, variance=at[f])
@@ -307,7 +309,7 @@ WITHIN = {  # (column, bounds, where) of every effect
 
 @pytest.mark.parametrize("name", WITHIN)
 def test_values_are_those_of_the_right_points(short, name):
-    rows, found = trials_of(short), effects(initialization, name, Table(short))
+    rows, found = trials_of(short), effects(initialization, name, Study(short))
     for effect, (measure, bounds, where) in zip(found, WITHIN[name], strict=True):
         np.testing.assert_allclose(effect.values, column(rows, measure, **where), rtol=1e-6)
         assert effect.expected == bounds
@@ -317,11 +319,11 @@ def test_every_claim_is_tested_here(short, monkeypatch):
     untrained(monkeypatch)
     gradients = {"gradients-vanish", "gradients-vanish-at-equal-weights"}
     assert {claim.id for claim in CLAIMS} == WITHIN.keys() | gradients
-    assert all(judgement.parts for judgement in judge_all(CLAIMS, Table(short)))
+    assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(short)))
 
 
 def test_the_figure_has_a_panel_for_each_variance_and_direction(short):
-    table = Table(short)
+    table = Study(short)
     (figure,) = initialization.figures(table).values()
     drawn_axes = [ax for ax in figure.axes if ax.has_data()]
     assert len(drawn_axes) == 2 * 3
@@ -340,7 +342,7 @@ def test_a_line_has_the_layers_of_one_depth_whatever_restarts_choose(tmp_path):
     depths = [defaults | {"group": "tanh", "depth": depth} for depth in (4, 5)]
     objective = {"name": "loss", "direction": "min"}
     table = made_up(tmp_path, depths, restarts=4, objective=objective)
-    (chosen,) = table.along("activation").values()
+    (chosen,) = selection.along(table, "activation").values()
     assert len(set(chosen.by_restart.values())) == 2
     rows = table.trials
     layers = {trial: np.ones(n) for trial, n in zip(rows["trial"], rows["depth"], strict=True)}

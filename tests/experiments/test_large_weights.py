@@ -10,8 +10,9 @@ import pytest
 from ablax.data import split
 from ablax.data.generated import moons
 from ablax.data.splits import Split
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.study import snapshots
 from experiments import large_weights
 from experiments.large_weights import Config
@@ -72,7 +73,7 @@ def test_the_scale_changes_no_weight_and_no_prediction(smoke):
         for part in ("train", "valid", "test"):
             assert same[f"{part}/accuracy"].nunique() == 1
             assert same[f"{part}/slope"].nunique() == 4
-    curves = Table(smoke).curves.merge(rows[["trial", "restart", "scale"]])
+    curves = Study(smoke).curves.merge(rows[["trial", "restart", "scale"]])
     assert (curves.groupby(["restart", "step"])["valid/accuracy"].nunique() == 1).all()
 
 
@@ -149,13 +150,13 @@ def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
     untrained(monkeypatch)
     column, bounds = DIFFERENCES[name]
     expected = [(column, "× 10", "baseline", bounds, {})]
-    studies.check_differences(large_weights, name, Table(smoke), expected, "valid/accuracy", 1)
+    studies.check_differences(large_weights, name, Study(smoke), expected, "valid/accuracy", 1)
 
 
 def test_neighbouring_factors_are_compared(smoke, monkeypatch):
     untrained(monkeypatch)
     slopes = trials_of(smoke).pivot(index="restart", columns="scale", values="test/slope")
-    found = effects(large_weights, STEEPENS, Table(smoke))
+    found = effects(large_weights, STEEPENS, Study(smoke))
     assert len(found) == 3
     for effect, (small, large) in zip(found, [(1, 3), (3, 10), (10, 30)], strict=True):
         expected = slopes[large].astype(float) - slopes[small].astype(float)
@@ -172,7 +173,7 @@ QUICK = ("--steps", 10, "--eval-every", 5, "--restarts", 2)
     [(["--scale", 2], set()), (["--scale", 5, 2], {STEEPENS})],
 )
 def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypatch):
-    table = Table(launch(tmp_path / "run", *typed, *QUICK))
+    table = Study(launch(tmp_path / "run", *typed, *QUICK))
     untrained(monkeypatch)
     judged = judge_all(large_weights.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
@@ -180,7 +181,7 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
 
 def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkeypatch):
     """A slope is compared with that of another factor, never with that of another rate."""
-    table = Table(launch(tmp_path / "run", "--learning-rate", 0.1, 1.0, *QUICK))
+    table = Study(launch(tmp_path / "run", "--learning-rate", 0.1, 1.0, *QUICK))
     untrained(monkeypatch)
     slopes = {
         (row["learning_rate"], row["scale"], row["restart"]): float(row["test/slope"])
@@ -197,5 +198,5 @@ def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkey
 
 
 def test_the_figure_shows_both_measures(smoke):
-    (figure,) = large_weights.figures(Table(smoke)).values()
+    (figure,) = large_weights.figures(Study(smoke)).values()
     assert len([axes for axes in figure.axes if axes.has_data()]) == 2

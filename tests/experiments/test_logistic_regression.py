@@ -13,10 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from ablax import losses
 from ablax.data import load, split
 from ablax.data.splits import Split
-from ablax.report.claims import POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import POSITIVE
+from ablax.report.study import Study
 from ablax.study import snapshots
-from ablax.task import Task, at_step, examples, means
+from ablax.task import Task, at_step, means
+from ablax.tasks.supervised import examples
 from experiments import logistic_regression
 from experiments.logistic_regression import FEW, GOOD, MANY, SLOW, TINY, TOO_LARGE, TWO, Config
 from tests.experiments import studies
@@ -330,7 +332,7 @@ def test_every_claim_is_tested_here(smoke):
     assert {
         claim.id for claim in logistic_regression.CLAIMS
     } == WITHIN.keys() | OF_MANY.keys() | OTHERS
-    judged = {j.claim.id: j for j in judge_all(logistic_regression.CLAIMS, Table(smoke))}
+    judged = {j.claim.id: j for j in judge_all(logistic_regression.CLAIMS, Study(smoke))}
     assert {name for name, judgement in judged.items() if not judgement.parts} == OF_MANY.keys()
     assert {judged[name].verdict for name in OF_MANY} == {"inconclusive"}
     exact = {"gradient-is-error-times-point", "product-is-sum", "two-classes-are-one-sigmoid"}
@@ -342,7 +344,7 @@ def test_every_claim_is_tested_here(smoke):
 def test_columns_are_judged_at_their_rate(smoke, name, monkeypatch):
     untrained(monkeypatch)
     column, bounds, rate = WITHIN[name]
-    (effect,) = effects(logistic_regression, name, Table(smoke))
+    (effect,) = effects(logistic_regression, name, Study(smoke))
     np.testing.assert_allclose(effect.values, column_at(trials_of(smoke), rate, column), rtol=1e-12)
     assert effect.expected == bounds
     assert not effect.share
@@ -357,7 +359,7 @@ def test_claims_of_many_classes_are_those_of_digits(digits, name, monkeypatch):
         for column, bounds, rates in OF_MANY[name]
         for rate in rates
     ]
-    found = effects(logistic_regression, name, Table(digits))
+    found = effects(logistic_regression, name, Study(digits))
     for effect, (values, bounds) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(effect.values, values)
         assert effect.expected == bounds
@@ -366,7 +368,7 @@ def test_claims_of_many_classes_are_those_of_digits(digits, name, monkeypatch):
 
 def test_falls_are_counted_at_small_rates(smoke, monkeypatch):
     untrained(monkeypatch)
-    found = effects(logistic_regression, "error-falls-at-every-step", Table(smoke))
+    found = effects(logistic_regression, "error-falls-at-every-step", Study(smoke))
     for effect, rate in zip(found, (SLOW, 0.1), strict=True):
         falls = column_at(trials_of(smoke), rate, "rises") == 0
         np.testing.assert_array_equal(effect.values, falls)
@@ -378,14 +380,14 @@ def test_falls_are_counted_at_small_rates(smoke, monkeypatch):
 def test_a_small_rate_is_compared_with_a_good_one(study, request, monkeypatch):
     directory = request.getfixturevalue(study)
     untrained(monkeypatch)
-    (effect,) = effects(logistic_regression, "small-is-slow", Table(directory))
+    (effect,) = effects(logistic_regression, "small-is-slow", Study(directory))
     slow, good = (column_at(trials_of(directory), r, "train/loss") for r in (SLOW, GOOD))
     np.testing.assert_allclose(effect.values, slow - good, rtol=1e-12)
     assert effect.expected == POSITIVE
 
 
 def test_the_figures_show_every_rate(smoke):
-    drawn = logistic_regression.figures(Table(smoke))
+    drawn = logistic_regression.figures(Study(smoke))
     (ax,) = [axes for axes in drawn["descent"].axes if axes.has_data()]
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [f"learning rate {rate:g}" for rate in (0.01, 0.1, 1, 10)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ablax.cli.main import names
+from ablax.cli.experiments import names
 
 ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "experiments" / "README.md").read_text()

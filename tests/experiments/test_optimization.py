@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 from ablax.cli import launch as _run
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
-from ablax.task import at_step, examples
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
+from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import optimization
 from experiments.optimization import (
     BATCH,
@@ -300,7 +302,7 @@ def test_every_network_is_trained_once(smoke):
 
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     assert not any(judgement.parts for judgement in judged)
     assert {judgement.verdict for judgement in judged} == {"inconclusive"}
 
@@ -361,7 +363,7 @@ def test_every_claim_is_tested_here():
 def test_methods_are_compared_at_the_rate_that_the_others_choose(short):
     expected = [("train/loss", f"momentum {b}", "constant", NEGATIVE, {}) for b in (0.5, 0.9)]
     studies.check_differences(
-        optimization, "momentum-speeds-descent", Table(short), expected, "train/loss", -1
+        optimization, "momentum-speeds-descent", Study(short), expected, "train/loss", -1
     )  # fmt: skip
 
 
@@ -371,7 +373,7 @@ def test_extreme_rates_are_compared_with_the_best_one(short, name):
     line = rows[(rows["group"] == "constant")]
     worse = line[np.isclose(line["learning_rate"], RATE_CLAIMS[name])].sort_values("restart")
     best = studies.by_the_others(rows, "constant", "train/loss", "train/loss", -1)
-    (effect,) = effects(optimization, name, Table(short))
+    (effect,) = effects(optimization, name, Study(short))
     values = worse["train/loss"].to_numpy(np.float64) - best.to_numpy()
     np.testing.assert_allclose(effect.values, values, rtol=1e-9)
     assert effect.expected == POSITIVE
@@ -388,7 +390,7 @@ def test_an_extreme_rate_of_another_method_is_not_compared(tmp_path):
     np.testing.assert_array_equal(effect.values, table.differences("1", "0", "train/loss"))
 
 
-def with_clock(table: Table, of_batch: float, of_all: float) -> Table:
+def with_clock(table: Study, of_batch: float, of_all: float) -> Study:
     """The table, by a clock that says how long a step of each took, in two launches."""
     said = []
     for size, cost in [(BATCH, of_batch), (EXAMPLES, of_all)]:
@@ -425,7 +427,7 @@ def curves_by_the_others(out, group: str) -> tuple[np.ndarray, np.ndarray]:
     ],
 )
 def test_equal_time_is_what_both_have_had(short, of_batch, of_all, ends):
-    table = with_clock(Table(short), of_batch, of_all)
+    table = with_clock(Study(short), of_batch, of_all)
     (effect,) = effects(optimization, "stochastic-beats-batch-at-equal-time", table)
     at = []
     for group, end in zip(("constant", TIMED), ends, strict=True):
@@ -445,7 +447,7 @@ def test_without_a_clock_nothing_is_said_of_time(tmp_path):
 
 
 def test_seconds_of_a_step_are_all_seconds_over_all_steps(short):
-    table = with_clock(Table(short), 3.0, 7.0)
+    table = with_clock(Study(short), 3.0, 7.0)
     assert optimization.seconds_per_step(table) == pytest.approx({BATCH: 3.0, EXAMPLES: 7.0})
 
 
@@ -459,7 +461,7 @@ def test_only_programs_of_plain_descent_are_timed(tmp_path):
     for i, (setting, cost) in enumerate(zip(settings, costs.values(), strict=True)):
         said.append((f"p{i}", "seconds training", cost * table.numbers(str(i), "steps").sum()))
         programs[f"p{i}"] = {"statics": setting}
-    table.study["provenance"]["programs"] = programs
+    table.manifest["provenance"]["programs"] = programs
     table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
     assert optimization.seconds_per_step(table) == pytest.approx({32: 2.0, 4: 3.0})
 
@@ -468,7 +470,7 @@ def test_only_programs_of_plain_descent_are_timed(tmp_path):
 
 
 def test_both_batches_are_drawn_against_epochs_and_time(short):
-    figure = optimization.batch_figure(with_clock(Table(short), 0.5, 2.0))
+    figure = optimization.batch_figure(with_clock(Study(short), 0.5, 2.0))
     assert figure is not None
     left, right = (ax for ax in figure.axes if ax.has_data())
     labels = ["batches of 32", "all at once", TIMED]

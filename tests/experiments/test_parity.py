@@ -12,18 +12,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ablax import losses, optimizers, penalties
-from ablax.config import BaseConfig, config, hparam
+from ablax.config import BaseConfig, hparam
 from ablax.data import load, split
-from ablax.engine import engine
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
+from ablax.engine.trials import take, trials_of
 from ablax.nn.linear import Linear
-from ablax.task import supervised
+from ablax.tasks.supervised import Regularization, supervised
 
 INVERSE_STRENGTHS = (0.1, 1.0, 10.0)  # scikit-learn's C
 
 
-@config
 class Config(BaseConfig):
     l2: float = hparam(0.0, "strength of the L2 penalty", low=0)
 
@@ -55,15 +54,17 @@ def ours(train):
         loss=losses.loss("sigmoid_binary_cross_entropy"),
         optimizer=lambda trial: optimizers.nesterov(0.2, momentum=0.98),
         batch_size=len(y),
-        penalty=lambda params, hparams: hparams.l2 * penalties.l2(params),
-        resample=False,  # scikit-learn is given the same training examples
+        regularization=Regularization(
+            penalty=lambda params, hparams: hparams.l2 * penalties.l2(params)
+        ),
+        resample=False,
     )
     task = dataclasses.replace(task, objective=None)  # the last weights, not the best on validation
     settings = [
         Config(l2=strength(c, len(y)), steps=8000, eval_every=2000) for c in INVERSE_STRENGTHS
     ]
-    trials = engine.trials_of(settings, [0] * len(settings), 0)
-    runner = Engine(task, engine.take(trials, 0), mesh_of(jax.devices()[:1]), 16, keep=True)
+    trials = trials_of(settings, [0] * len(settings), 0)
+    runner = Engine(task, take(trials, 0), mesh_of(jax.devices()[:1]), 16, keep=True)
     (finished,) = [b.finished for b in runner.run(trials, 2000) if b.finished is not None]
     assert set(runner.statistics.compile_seconds) == {"segment", "final"}, "one program"
     assert sorted(finished.index) == [0, 1, 2]

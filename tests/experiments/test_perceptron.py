@@ -12,10 +12,12 @@ from scipy.optimize import minimize
 
 from ablax.analysis import delta_rule
 from ablax.data.order import epoch_rows
-from ablax.report.claims import POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import POSITIVE
+from ablax.report.study import Study
 from ablax.rundir.store import read_array
-from ablax.task import at_step, examples
+from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import perceptron
 from experiments.perceptron import BATCH, ONLINE, OVERLAPPING, PATH, PERCEPTRON, RATES, Config
 from tests.experiments import studies
@@ -302,7 +304,7 @@ OTHERS = {"one-formula", "logistic-generalizes-on-overlap", "far-is-sure"}
 
 def test_every_claim_is_tested_here(both):
     assert {claim.id for claim in perceptron.CLAIMS} == SHARES.keys() | OTHERS
-    judged = judge_all(perceptron.CLAIMS, Table(both))
+    judged = judge_all(perceptron.CLAIMS, Study(both))
     assert all(judgement.parts for judgement in judged)
     verdicts = {judgement.claim.id: judgement.verdict for judgement in judged}
     assert verdicts["one-formula"] == "supported"
@@ -314,7 +316,7 @@ def test_shares_are_those_of_the_perceptrons_trials(both, name, monkeypatch):
     untrained(monkeypatch)
     sets, holds, bounds = SHARES[name]
     rows = trials_of(both)
-    found = effects(perceptron, name, Table(both))
+    found = effects(perceptron, name, Study(both))
     assert len(found) == len(sets)
     for dataset, effect in zip(sets, found, strict=True):
         ours = rows[(rows["dataset"] == dataset) & (rows["method"] == PERCEPTRON)]
@@ -334,13 +336,13 @@ def test_methods_are_compared_where_classes_overlap(both, monkeypatch):
         for dataset in OVERLAPPING
     ]
     name = "logistic-generalizes-on-overlap"
-    studies.check_differences(perceptron, name, Table(both), expected, "valid/accuracy", 1)
+    studies.check_differences(perceptron, name, Study(both), expected, "valid/accuracy", 1)
 
 
 def test_far_is_compared_with_near_by_logistic_regression(both, monkeypatch):
     untrained(monkeypatch)
     rows = trials_of(both).sort_values("restart")
-    found = effects(perceptron, "far-is-sure", Table(both))
+    found = effects(perceptron, "far-is-sure", Study(both))
     assert len(found) == len(OVERLAPPING)
     for dataset, effect in zip(OVERLAPPING, found, strict=True):
         ours = rows[(rows["dataset"] == dataset) & (rows["method"] == ONLINE)]
@@ -351,7 +353,7 @@ def test_far_is_compared_with_near_by_logistic_regression(both, monkeypatch):
 
 def test_the_formula_is_judged_at_its_worst(smoke, monkeypatch):
     untrained(monkeypatch)
-    (effect,) = effects(perceptron, "one-formula", Table(smoke))
+    (effect,) = effects(perceptron, "one-formula", Study(smoke))
     worst = trials_of(smoke).groupby("restart")["rule_and_gradient"].max()
     np.testing.assert_allclose(effect.values, worst, rtol=1e-12)
     assert effect.expected == (-1e-5, 1e-5)
@@ -360,7 +362,7 @@ def test_the_formula_is_judged_at_its_worst(smoke, monkeypatch):
 def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
     typed = ["--dataset", "overlap", "--method", PERCEPTRON]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    table = Table(launch(tmp_path / "run", *typed, *quick))
+    table = Study(launch(tmp_path / "run", *typed, *quick))
     untrained(monkeypatch)
     judged = judge_all(perceptron.CLAIMS, table)
     found = {judgement.claim.id for judgement in judged if judgement.parts}
@@ -370,7 +372,7 @@ def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
 
 
 def test_the_figures_have_a_panel_for_every_plane(smoke):
-    drawn = perceptron.figures(Table(smoke))
+    drawn = perceptron.figures(Study(smoke))
     titles = [axes.get_title() for axes in drawn["way"].axes if axes.get_title()]
     assert titles == [
         f"{dataset}: {method}" for dataset in ("gap", "overlap") for method in METHODS

@@ -10,10 +10,12 @@ from jax.flatten_util import ravel_pytree
 
 from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.rundir.store import read_array
-from ablax.task import at_step, examples
+from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import random_restarts
 from experiments.random_restarts import CLAIMS, Config
 from tests.experiments import studies
@@ -285,7 +287,7 @@ def column(rows, group: str, name: str) -> np.ndarray:
 
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(smoke))
+    judged = judge_all(CLAIMS, Study(smoke))
     assert {j.claim.id for j in judged if j.parts} == {"batch-solves-99-percent"}
     assert {j.verdict for j in judged if not j.parts} == {"inconclusive"}
     share = column(trials_of(smoke), "baseline", "train/solved").mean()
@@ -312,13 +314,13 @@ def test_every_claim_is_tested_here(short, monkeypatch):
     assert {c.id for c in CLAIMS} == SHARES.keys() | MORE.keys() | STUCK.keys() | OTHERS
     rows = trials_of(short)
     assert len(rows) == rows["trial"].nunique() == 12 * 23
-    assert all(judgement.parts for judgement in judge_all(CLAIMS, Table(short)))
+    assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(short)))
 
 
 @pytest.mark.parametrize("name", SHARES)
 def test_shares_are_of_the_starts(short, name):
     group, bounds = SHARES[name]
-    (effect,) = effects(random_restarts, name, Table(short))
+    (effect,) = effects(random_restarts, name, Study(short))
     np.testing.assert_array_equal(effect.values, column(trials_of(short), group, "train/solved"))
     assert effect.expected == bounds
     assert effect.share
@@ -327,7 +329,7 @@ def test_shares_are_of_the_starts(short, name):
 
 @pytest.mark.parametrize("name", MORE)
 def test_pairs_of_settings_are_compared_start_by_start(short, name):
-    found = effects(random_restarts, name, Table(short))
+    found = effects(random_restarts, name, Study(short))
     rows = trials_of(short)
     for effect, (a, b) in zip(found, MORE[name], strict=True):
         values = column(rows, a, "train/solved") - column(rows, b, "train/solved")
@@ -338,7 +340,7 @@ def test_pairs_of_settings_are_compared_start_by_start(short, name):
 
 @pytest.mark.parametrize("name", STUCK)
 def test_only_unsolved_starts_are_stuck(short, name):
-    found = effects(random_restarts, name, Table(short))
+    found = effects(random_restarts, name, Study(short))
     rows = trials_of(short)
     for effect, group in zip(found, ("baseline", "2-2-1"), strict=True):
         lost = rows[(rows["group"] == group) & (rows["train/solved"] == 0)]
@@ -351,7 +353,7 @@ def test_only_unsolved_starts_are_stuck(short, name):
 
 def test_one_of_five_starts_is_enough(short):
     won = column(trials_of(short), "2-2-1", "train/solved")
-    (effect,) = effects(random_restarts, "few-restarts-suffice", Table(short))
+    (effect,) = effects(random_restarts, "few-restarts-suffice", Study(short))
     expected = [won[5 * i : 5 * i + 5].any() for i in range(4)]  # 23 starts are four fives
     np.testing.assert_array_equal(effect.values, np.float64(expected))
     assert effect.share
@@ -361,7 +363,7 @@ def test_one_of_five_starts_is_enough(short):
 def test_only_what_both_solve_is_timed(short):
     rows = trials_of(short)
     a, b = (column(rows, group, "epochs") for group in ("momentum 0.9", "momentum 0"))
-    (effect,) = effects(random_restarts, "momentum-is-faster", Table(short))
+    (effect,) = effects(random_restarts, "momentum-is-faster", Study(short))
     both = (a >= 0) & (b >= 0)
     np.testing.assert_array_equal(effect.values, (a - b)[both])
     assert effect.expected == NEGATIVE
@@ -376,7 +378,7 @@ def test_figures_are_written(smoke):
 
 
 def test_the_line_of_epochs_ends_at_the_share_that_is_solved(short):
-    table = Table(short)
+    table = Study(short)
     (ax,) = random_restarts.epochs_figure(table).axes
     rows = trials_of(short)
     lines = {line.get_label(): line for line in ax.lines}
@@ -393,7 +395,7 @@ def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     own = ["--learning-rate", 0.5, 2, "--momentum", 0.5]  # rows of the table set the momentum
     out = launch(tmp_path / "run", *own, "--fix", "init", *quick)
     untrained(monkeypatch)
-    judged = judge_all(CLAIMS, Table(out))
+    judged = judge_all(CLAIMS, Study(out))
     assert all(not j.parts and j.verdict == "inconclusive" for j in judged)
     rows = trials_of(out)
     assert rows.groupby("learning_rate")["train/sse"].nunique().tolist() == [1, 1]

@@ -17,8 +17,9 @@ from ablax.cli import flags
 from ablax.cli.main import main
 from ablax.data import load, split
 from ablax.engine.engine import Engine
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.rundir.store import read_array
 from ablax.study import snapshots
 from ablax.study.plan import make_plan
@@ -415,12 +416,12 @@ def test_every_claim_is_tested_here():
 def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
     studies.untrained(monkeypatch)
     expected = DIFFERENCES[name]
-    studies.check_differences(regularization, name, Table(smoke), expected, "valid/loss", -1)
+    studies.check_differences(regularization, name, Study(smoke), expected, "valid/loss", -1)
 
 
 def test_the_gain_is_judged_at_every_rate(smoke, trials, monkeypatch):
     studies.untrained(monkeypatch)
-    found = studies.effects(regularization, "dropout-keeps-the-mean", Table(smoke))
+    found = studies.effects(regularization, "dropout-keeps-the-mean", Study(smoke))
     assert len(found) == 4
     for rate, effect in zip((0.1, 0.25, 0.5, 0.75), found, strict=True):
         rows = trials[(trials["group"] == "dropout") & (trials["dropout_rate"] == rate)]
@@ -448,7 +449,7 @@ def test_without_dropout_the_mean_is_kept(trials):
 )
 def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypatch):
     quick = ["--steps", "4", "--eval-every", "2", "--width", "4", "--restarts", "2"]
-    table = Table(launch(tmp_path / "run", *typed, *quick))
+    table = Study(launch(tmp_path / "run", *typed, *quick))
     studies.untrained(monkeypatch)
     judged = judge_all(regularization.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible

@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import ElasticNet, Ridge
 
-from ablax.report.claims import NEGATIVE, POSITIVE, judge_all
-from ablax.report.study import Table
+from ablax.report.claims import judge_all
+from ablax.report.quantities import NEGATIVE, POSITIVE
+from ablax.report.study import Study
 from ablax.study import snapshots
 from experiments import signals
 from experiments.signals import DENSE, SPARSE, Config
@@ -264,7 +265,7 @@ def test_every_claim_is_tested_here():
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
     untrained(monkeypatch)
-    studies.check_differences(signals, name, Table(smoke), DIFFERENCES[name], "valid/mse", -1)
+    studies.check_differences(signals, name, Study(smoke), DIFFERENCES[name], "valid/mse", -1)
 
 
 def test_mixtures_are_compared_at_equal_strength(smoke, monkeypatch):
@@ -280,7 +281,7 @@ def test_mixtures_are_compared_at_equal_strength(smoke, monkeypatch):
     for strength in (0.03, 0.1, 0.3, 1.0):
         l1, mixed, l2 = zeros(strength, 0), zeros(strength / 2, strength / 2), zeros(0, strength)
         expected += [l1 - mixed, mixed - l2]
-    found = effects(signals, "elastic-net-mixes", Table(smoke))
+    found = effects(signals, "elastic-net-mixes", Study(smoke))
     for effect, values in zip(found, expected, strict=True):
         np.testing.assert_allclose(effect.values, values, rtol=1e-12)
         assert effect.expected == POSITIVE
@@ -289,7 +290,7 @@ def test_mixtures_are_compared_at_equal_strength(smoke, monkeypatch):
 def test_the_rank_correlation_is_scipys(smoke, monkeypatch):
     untrained(monkeypatch)
     rows = trials_of(smoke)
-    found = effects(signals, "large-coefficients-overfit", Table(smoke))
+    found = effects(signals, "large-coefficients-overfit", Study(smoke))
     assert len(found) == 2
     for share, effect in zip((SPARSE, DENSE), found, strict=True):
         assert f"{share:.0%} of" in effect.measured
@@ -314,7 +315,7 @@ GRIDS = {  # of a user's own, and the claims that their points allow
 def test_a_study_without_the_points_says_so(grid, tmp_path, monkeypatch):
     typed, possible = GRIDS[grid]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    table = Table(launch(tmp_path / "run", *typed, *quick))
+    table = Study(launch(tmp_path / "run", *typed, *quick))
     untrained(monkeypatch)
     judged = judge_all(signals.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
@@ -335,7 +336,7 @@ def test_a_grid_of_more_points_than_colours_is_drawn(tmp_path):
 
 
 def test_the_figure_has_a_panel_for_every_signal(smoke):
-    (figure,) = signals.figures(Table(smoke)).values()
+    (figure,) = signals.figures(Study(smoke)).values()
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = [axes.get_title() for axes in drawn]
     assert titles == [f"{share}% of features active" for share in (5, 100)]

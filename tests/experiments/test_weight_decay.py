@@ -8,10 +8,11 @@ import pytest
 
 from ablax.data.order import epoch_rows
 from ablax.report.claims import judge_all
-from ablax.report.study import Table
+from ablax.report.study import Study
 from ablax.rundir.store import read_array
 from ablax.study import snapshots
-from ablax.task import at_step, examples
+from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import weight_decay
 from experiments.weight_decay import RATES, SAME, STRENGTHS, Config, pairs
 from tests.experiments import studies
@@ -123,7 +124,7 @@ def table_of(tmp_path):
     return lambda settings: made_up(tmp_path, [defaults | s for s in settings])
 
 
-def apart(table: Table, a: str, b: str) -> set[str]:
+def apart(table: Study, a: str, b: str) -> set[str]:
     """The settings in which two points differ."""
     ours, theirs = table.settings[a], table.settings[b]
     return {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
@@ -228,7 +229,7 @@ def test_distances_are_those_of_the_arrays(smoke, optimizer, bounds, monkeypatch
     rows = rows[rows["optimizer"] == optimizer].sort_values("restart")
     arrays = read_array(smoke / "arrays" / "weights.parquet")
     name = f"penalty-is-{'' if optimizer == 'sgd' else 'not-'}decay-for-{optimizer}"
-    found = effects(weight_decay, name, Table(smoke))
+    found = effects(weight_decay, name, Study(smoke))
     assert len(found) == len(STRENGTHS) == 3
     for strength, effect in zip(STRENGTHS, found, strict=True):
         ours, theirs = (
@@ -259,7 +260,7 @@ def test_distances_are_those_of_the_arrays(smoke, optimizer, bounds, monkeypatch
 def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypatch):
     quick = ["--width", 4] if "--width" not in typed else []
     quick += ["--steps", 20, "--eval-every", 10, "--restarts", 2]
-    table = Table(launch(tmp_path / "run", *typed, *quick))
+    table = Study(launch(tmp_path / "run", *typed, *quick))
     untrained(monkeypatch)
     judged = judge_all(weight_decay.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
@@ -268,6 +269,6 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
 
 
 def test_the_figure_has_a_line_for_every_optimizer(smoke):
-    (figure,) = weight_decay.figures(Table(smoke)).values()
+    (figure,) = weight_decay.figures(Study(smoke)).values()
     (ax,) = [axes for axes in figure.axes if axes.has_data()]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(RATES)

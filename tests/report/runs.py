@@ -11,7 +11,7 @@ import pandas as pd
 from ablax.report import page
 from ablax.report import plot as figures
 from ablax.report.claims import Claim
-from ablax.report.study import Table
+from ablax.report.study import Study
 
 SPLITS = ("train", "valid", "test")
 PROTOCOL = {"protocol/steps": 100, "protocol/eval_every": 10}
@@ -81,7 +81,7 @@ def write_curves(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     pd.DataFrame(curves).to_parquet(directory / "curves.parquet")
 
 
-def build(table: Table, claims: Sequence[Claim] = (), question: str = "Does it help?") -> Path:
+def build(table: Study, claims: Sequence[Claim] = (), question: str = "Does it help?") -> Path:
     """The report of a table, with the standard charts alone; the path of its page."""
     with figures.style():
         return page.build(table, question=question, drawn={}, claims=claims)
@@ -98,7 +98,7 @@ def halved(
     restarts: int = 2,
     values: dict[str, dict[str, Any]] | None = None,
     **study: Any,
-) -> Table:
+) -> Study:
     """The run directory of a halved study: these points in each round, one evaluation a rung.
 
     Args:
@@ -130,7 +130,7 @@ def write(
     points: Sequence[dict[str, Any]],
     rows: Sequence[dict[str, Any]],
     **study: Any,
-) -> Table:
+) -> Study:
     """The run directory of these rows of trials.parquet, read back."""
     directory.mkdir(parents=True, exist_ok=True)
     said = {
@@ -152,4 +152,4 @@ def write(
     } | study
     (directory / "study.json").write_text(json.dumps(said))
     pd.DataFrame(rows).to_parquet(directory / "trials.parquet")
-    return Table(directory)
+    return Study(directory)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ablax.report import selection
 from ablax.report.ablation import ablation, ablation_frame, points_frame
 from ablax.report.statistics import restarts_to_settle
 from tests.report.runs import (
@@ -98,7 +99,7 @@ def test_a_row_holds_the_trials_that_stand_for_it(tmp_path):
     trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5])
     trials[-2]["status"] = "diverged"
     table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    chosen = table.chosen(["l2=0.1", "l2=1"])
+    chosen = selection.chosen(table, ["l2=0.1", "l2=1"])
     (row,) = [row for row in ablation(table) if row.versus]
     expected = [f"{chosen.by_restart[r]}/{r}" for r in range(3)]
     assert row.trials["trial"].tolist() == table.of(chosen)["trial"].tolist() == expected

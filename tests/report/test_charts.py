@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from ablax.report import charts, statistics
+from ablax.report import charts, selection, statistics
 from ablax.report import plot as figures
 from ablax.report.ablation import ablation
-from ablax.report.study import Table
+from ablax.report.study import Study
 from tests.report.runs import (
     BASE,
     COLUMNS,
@@ -58,7 +58,7 @@ def test_a_chart_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp
     table = write(tmp_path, POINTS, trials)
     if curves:
         write_curves(tmp_path, trials)
-        table = Table(tmp_path)
+        table = Study(tmp_path)
     expected = ["restarts"]
     expected += ["curves"] if curves else []
     expected += ["profiles", "best_of_k"] if restarts > 1 else []
@@ -130,7 +130,7 @@ def test_the_cells_of_a_heat_map_are_the_means_of_their_points(
     assert [ticks[names.index("l1")], ticks[names.index("l2")]] == [list(L1[1]), list(L2[1])]
     texts = {text.get_position()[::-1]: text.get_text() for text in ax.texts}
     image = ax.images[0].get_array()
-    best = table.best().point
+    best = selection.best(table).point
     assert ax.images[0].origin == "lower"
     for of in points:
         i, j = (ticks[axis].index(of[name]) for axis, name in enumerate(names))
@@ -268,7 +268,7 @@ def with_curves(directory, curves, points=(BASE, WEAK), **study):
         for step, values in evaluations.items()
     ]
     pd.DataFrame(rows).to_parquet(directory / "curves.parquet")
-    return Table(directory)
+    return Study(directory)
 
 
 def test_curves_are_means_for_as_long_as_every_restart_runs(tmp_path):
@@ -335,7 +335,7 @@ def test_the_complexity_graph_of_what_diverged_at_once(curves, tmp_path):
     table = with_curves(tmp_path, curves)
     if not curves:
         (tmp_path / "curves.parquet").unlink()
-        table = Table(tmp_path)
+        table = Study(tmp_path)
     figure, (ax,) = figures.panels(1)
     charts.complexity(ax, table, "base")
     drawn(figure)
@@ -392,7 +392,7 @@ def constant(directory):
     trials = [trial(p, r) for p in FULL for r in range(3)]
     write(directory, FULL, trials)
     write_curves(directory, trials)
-    return Table(directory)
+    return Study(directory)
 
 
 def single(directory):
@@ -428,7 +428,7 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
         trials = random_trials(points, restarts=3)
         write(tmp_path / name, points, trials)
         write_curves(tmp_path / name, trials)
-        charts_ = standard(Table(tmp_path / name))
+        charts_ = standard(Study(tmp_path / name))
         assert list(charts_) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
         found.append({chart: drawn(figure) for chart, figure in charts_.items()})
     assert found[0] == found[1]

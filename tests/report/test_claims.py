@@ -6,11 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from ablax.report import selection
 from ablax.report.claims import (
-    NEGATIVE,
-    POSITIVE,
     Claim,
-    Effect,
     between,
     difference,
     every,
@@ -19,6 +17,7 @@ from ablax.report.claims import (
     judge_all,
     verdict,
 )
+from ablax.report.quantities import NEGATIVE, POSITIVE, Effect
 from ablax.report.statistics import Interval, mean_interval
 from experiments.regularization import CLAIMS
 from tests.report.runs import POINTS, point, random_trials, series, trial, write
@@ -172,7 +171,7 @@ def test_the_evidence_says_what_was_measured_and_expected(expected, words, table
 
 
 def test_a_difference_is_restart_by_restart_and_named_by_its_methods(table):
-    effect = difference(table, SPARSE, "l1", table.chosen(["base"]), (0.1, 0.9))
+    effect = difference(table, SPARSE, "l1", selection.chosen(table, ["base"]), (0.1, 0.9))
     assert effect.measured == f"{SPARSE}: L1 − baseline"
     assert effect.expected == (0.1, 0.9)
     assert effect.values == pytest.approx([0.51, 0.49, 0.52, 0.48])
@@ -188,7 +187,7 @@ def test_between_compares_methods_as_validation_chooses_them(tmp_path):
     """Among the points with the settings that it names, and on no others."""
     table = write(tmp_path, POINTS, random_trials())
     (effect,) = between("l2_norm", "L2", "baseline", NEGATIVE, model="mlp")(table)
-    expected = table.differences(table.chosen(["l2=0.1", "l2=1"]), "base", "l2_norm")
+    expected = table.differences(selection.chosen(table, ["l2=0.1", "l2=1"]), "base", "l2_norm")
     np.testing.assert_array_equal(effect.values, expected)
     assert effect.expected == NEGATIVE
     (linear,) = between("l2_norm", "L2", "baseline", model="linear")(table)

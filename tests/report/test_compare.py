@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ablax.errors import UserError
-from ablax.report import compare
+from ablax.report import compare, selection
 from tests.report.reading import Page, latex_rows, markdown_tables
 from tests.report.runs import BASE, POINTS, STRONG, WEAK, random_trials, series, write
 
@@ -32,9 +32,9 @@ def accuracy(table, point):
 def test_the_best_of_each_and_every_point_of_both_are_compared(tmp_path):
     a, b = studies(tmp_path)
     rows = compare.compare(a, b)
-    bests = f"best: {a.best().point} → {b.best().point}"
+    bests = f"best: {selection.best(a).point} → {selection.best(b).point}"
     assert [row.name for row in rows] == [bests, *(p["name"] for p in POINTS)]
-    expected = accuracy(b, b.best()).mean() - accuracy(a, a.best()).mean()
+    expected = accuracy(b, selection.best(b)).mean() - accuracy(a, selection.best(a)).mean()
     assert rows[0].difference.estimate == pytest.approx(expected)
 
 

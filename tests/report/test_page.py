@@ -13,8 +13,9 @@ import pytest
 from ablax.report import page
 from ablax.report import plot as figures
 from ablax.report.ablation import ablation, ablation_frame, points_frame
-from ablax.report.claims import Claim, Effect, between, difference, every
-from ablax.report.study import Table
+from ablax.report.claims import Claim, between, difference, every
+from ablax.report.quantities import Effect
+from ablax.report.study import Study
 from ablax.report.tables import ablation_table, narrow, points_table
 from tests.report.reading import Page, latex_rows, markdown_tables
 from tests.report.runs import (
@@ -83,7 +84,7 @@ def whole(tmp_path_factory):
         between("l2_norm", "L2", "baseline", model="linear"),
     )
     claim = Claim("norms", "They differ.", "notes", both, level=0.1)
-    table = Table(directory)
+    table = Study(directory)
     return table, Page(build(table, claims=[CLAIM, claim]).read_text())
 
 
@@ -166,7 +167,7 @@ def test_the_plan_the_provenance_and_the_times_are_on_the_page(tmp_path):
     pd.DataFrame({"program": ["toy"], "what": ["compile"], "value": [1.5]}).to_parquet(
         tmp_path / "timings.parquet"
     )
-    text = read(Table(table.directory)).text
+    text = read(Study(table.directory)).text
     for words in ("made up", "./launch.sh toy", "slots_per_device 16", "toy: compile", "1.5"):
         assert words in text
 
@@ -399,7 +400,7 @@ def test_what_a_user_named_is_never_markup(file, tmp_path):
     trials = [trial(p, r, **{EVIL: 0.1 * r}) for p in (BASE, evil) for r in range(2)]
     claim = Claim("c", EVIL, EVIL, lambda t: [Effect(np.array([1.0, 2.0, 3.0]), EVIL)])
     table = write(tmp_path, [BASE, evil], trials, plan={EVIL: EVIL}, experiment=EVIL)
-    table.study["provenance"]["command"] = EVIL
+    table.manifest["provenance"]["command"] = EVIL
     page_ = read(table, claims=[claim], question=EVIL)
     if file == "report.html":
         assert [tag for tag, _ in page_.tags].count("script") == 1, "the page's own"
@@ -477,7 +478,7 @@ def test_equal_studies_have_equal_reports(tmp_path):
         trials = random_trials([BASE, L2], restarts=3)
         write(tmp_path / name, [BASE, L2], trials)
         write_curves(tmp_path / name, trials)
-        build(Table(tmp_path / name), claims=[CLAIM])
+        build(Study(tmp_path / name), claims=[CLAIM])
         found.append({p.name: p.read_bytes() for p in (tmp_path / name / "report").iterdir()})
     assert found[0] == found[1] == found[2]
 
@@ -547,7 +548,7 @@ def empty_curves(directory):
     pd.DataFrame({"trial": [], "step": [], "valid/loss": []}).to_parquet(
         directory / "curves.parquet"
     )
-    return Table(directory)
+    return Study(directory)
 
 
 def without_metric(name):
@@ -694,7 +695,7 @@ def test_a_click_on_a_head_sorts_by_its_column(tmp_path):
     for of, (_, value) in zip(points[1:], values.items(), strict=True):
         trials.append(trial(of, 0, test_accuracy=0.5, l2_norm=math.nan if value is None else value))
     path = build(write(tmp_path, points, trials))
-    titles = points_table(Table(tmp_path)).titles
+    titles = points_table(Study(tmp_path)).titles
     script = CLICK.replace("NUMBER", "1")
     known, unknown = ["cat", "eel", "bee", "ant"], ["baseline", "dog"]
     up, down = known + unknown, known[::-1] + unknown

@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 
 from ablax.report import page
 from ablax.report.ablation import ablation
-from ablax.report.claims import POSITIVE, Claim, Effect, evidence_in_words, judge, within
+from ablax.report.claims import Claim, evidence_in_words, judge, within
+from ablax.report.quantities import POSITIVE, Effect
 from ablax.report.statistics import mean_interval
 from tests.report.runs import BASE, STRONG, WEAK, build, point, series, trial, write
 

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from ablax.errors import UserError
-from ablax.report.study import Chosen, Rung, Table
+from ablax.report import selection
+from ablax.report.study import Chosen, Rung, Study
 from ablax.rundir.store import Store
 from tests.report.runs import (
     BASE,
@@ -86,9 +87,11 @@ def test_selection_looks_at_validation_alone(tmp_path):
     settings = ((BASE, bad), (WEAK, good), (STRONG, middle))
     trials = [trial(p, r, **values) for r in range(3) for p, values in settings]
     table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.selected(["l2=0.1", "l2=1"]) == "l2=0.1"
-    assert table.best() == Chosen("l2=0.1", dict.fromkeys(range(3), "l2=0.1"))
-    assert table.difference(table.best(), "base", "test/accuracy").estimate == pytest.approx(-0.79)
+    assert selection.selected(table, ["l2=0.1", "l2=1"]) == "l2=0.1"
+    assert selection.best(table) == Chosen("l2=0.1", dict.fromkeys(range(3), "l2=0.1"))
+    assert table.difference(
+        selection.best(table), "base", "test/accuracy"
+    ).estimate == pytest.approx(-0.79)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +139,11 @@ def test_for_every_restart_the_other_restarts_choose(seed, direction, missing, t
     table = write(tmp_path, POINTS, trials, objective=objective)
     names = [name for name in names if name in table.settings]
     sign = 1 if direction == "max" else -1
-    found = table.chosen(names)
+    found = selection.chosen(table, names)
     assert found.by_restart == chosen_by_the_others(trials, names, sign)
     means = {n: sign * np.mean([t["valid/loss"] for t in trials if t["point"] == n]) for n in names}
-    assert found.point == max(means, key=means.__getitem__) == table.selected(names)
-    assert found == table.best()
+    assert found.point == max(means, key=means.__getitem__) == selection.selected(table, names)
+    assert found == selection.best(table)
     assert found.agreeing == list(found.by_restart.values()).count(found.point)
 
 
@@ -150,7 +153,7 @@ def test_one_restart_can_flip_the_choice_of_the_others_and_not_its_own(tmp_path)
     trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6], test_accuracy=[0.91, 0.92, 0.93, 0.94])
     trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5], test_accuracy=[0.1, 0.2, 0.3, 0.4])
     table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    found = table.chosen(["l2=0.1", "l2=1"])
+    found = selection.chosen(table, ["l2=0.1", "l2=1"])
     assert found == Chosen("l2=0.1", {0: "l2=1", 1: "l2=0.1", 2: "l2=0.1", 3: "l2=0.1"})
     assert found.agreeing == 3
     values = table.values(found, "test/accuracy")
@@ -173,7 +176,7 @@ def test_a_restart_has_no_part_in_the_choice_of_its_point(restart, others, tmp_p
             values[restart] = mine
             trials += series(of, valid_loss=values)
         table = write(tmp_path / f"{number}", [WEAK, STRONG], trials)
-        found.add(table.chosen(["l2=0.1", "l2=1"]).by_restart[restart])
+        found.add(selection.chosen(table, ["l2=0.1", "l2=1"]).by_restart[restart])
     assert len(found) == 1
 
 
@@ -185,7 +188,7 @@ def test_a_restart_has_no_part_in_what_diverged_trials_of_others_count_as(tmp_pa
         trials += series(STRONG, valid_loss=[own, 0.5, 0.1])
         trials[4]["status"] = "diverged"
         table = write(tmp_path / f"{own}", [WEAK, STRONG], trials)
-        found.add(table.chosen(["l2=0.1", "l2=1"]).by_restart[0])
+        found.add(selection.chosen(table, ["l2=0.1", "l2=1"]).by_restart[0])
     assert len(found) == 1
 
 
@@ -199,7 +202,7 @@ def test_a_choice_has_no_value_at_a_restart_that_its_point_lacks(tmp_path):
     trials = series(BASE, valid_loss=[0.9] * 3, test_accuracy=[0.5] * 3)
     trials += series(WEAK, valid_loss=[0.1, 0.1, None], test_accuracy=[0.6, 0.7, None])
     table = write(tmp_path, [BASE, WEAK], trials, trials=6)
-    best = table.best()
+    best = selection.best(table)
     assert best.by_restart == dict.fromkeys(range(3), "l2=0.1")
     assert table.values(best, "test/accuracy").to_dict() == {0: 0.6, 1: 0.7}
     assert table.differences(best, "base", "test/accuracy") == pytest.approx([0.1, 0.2])
@@ -211,8 +214,8 @@ def test_without_validation_the_first_point_is_taken_at_every_restart(tmp_path):
         for row in random_trials(restarts=3)
     ]
     table = write(tmp_path, POINTS, trials, objective=None)
-    assert table.best() == Chosen("base", dict.fromkeys(range(3), "base"))
-    assert table.selected(["l2=1", "l2=0.1"]) == "l2=1"
+    assert selection.best(table) == Chosen("base", dict.fromkeys(range(3), "base"))
+    assert selection.selected(table, ["l2=1", "l2=0.1"]) == "l2=1"
 
 
 def test_every_baseline_has_a_best_of_its_own(tmp_path):
@@ -223,21 +226,23 @@ def test_every_baseline_has_a_best_of_its_own(tmp_path):
         for row in series(of, valid_loss=[loss] * 2)
     ]
     table = write(tmp_path, POINTS, trials)
-    assert {name: best.point for name, best in table.bests().items()} == {
+    assert {name: best.point for name, best in selection.bests(table).items()} == {
         "base": "l2=0.1",
         "linear": "linear",
     }
-    assert table.best().point == "linear"
+    assert selection.best(table).point == "linear"
 
 
 def test_methods_are_chosen_among_the_points_with_these_settings(tmp_path):
     table = write(tmp_path, POINTS, random_trials())
-    assert table.methods(model="mlp") == {
-        "baseline": table.chosen(["base"]),
-        "L2": table.chosen(["l2=0.1", "l2=1"]),
+    assert selection.methods(table, model="mlp") == {
+        "baseline": selection.chosen(table, ["base"]),
+        "L2": selection.chosen(table, ["l2=0.1", "l2=1"]),
     }
-    assert table.methods(model="linear")["L2"] == table.chosen(["linear l2=0.1"])
-    assert table.methods(model="none") == {}
+    assert selection.methods(table, model="linear")["L2"] == selection.chosen(
+        table, ["linear l2=0.1"]
+    )
+    assert selection.methods(table, model="none") == {}
 
 
 def test_a_line_has_one_point_for_every_value_from_low_to_high(tmp_path):
@@ -246,13 +251,13 @@ def test_a_line_has_one_point_for_every_value_from_low_to_high(tmp_path):
               for model in ("linear", "mlp")]  # fmt: skip
     for seed in range(4):
         table = write(tmp_path / f"{seed}", points, random_trials(points, seed=seed))
-        line = table.along("l2")
+        line = selection.along(table, "l2")
         assert list(line) == [0.0, 0.1, 1.0]
         for l2, found in line.items():
-            assert found == table.chosen([f"{l2} linear", f"{l2} mlp"])
-        alone = table.along("l2", model="linear")
+            assert found == selection.chosen(table, [f"{l2} linear", f"{l2} mlp"])
+        alone = selection.along(table, "l2", model="linear")
         assert [found.point for found in alone.values()] == [f"{l2} linear" for l2 in alone]
-    assert table.along("l2", model="none") == {}
+    assert selection.along(table, "l2", model="none") == {}
     assert table.among(l2=0.1) == ["0.1 linear", "0.1 mlp"]
     assert table.among(l2=0.1, model="mlp") == ["0.1 mlp"]
     assert table.among() == [of["name"] for of in points]
@@ -263,9 +268,9 @@ def test_of_a_choice_are_the_trials_that_stand_for_it(tmp_path):
     trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6])
     trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5])
     table = write(tmp_path, [BASE, WEAK, STRONG], trials[::-1])
-    found = table.of(table.chosen(["l2=0.1", "l2=1"]))
+    found = table.of(selection.chosen(table, ["l2=0.1", "l2=1"]))
     assert found["trial"].tolist() == ["l2=1/0", "l2=0.1/1", "l2=0.1/2", "l2=0.1/3"]
-    assert table.trial_ids(table.chosen(["l2=0.1", "l2=1"])) == found["trial"].tolist()
+    assert table.trial_ids(selection.chosen(table, ["l2=0.1", "l2=1"])) == found["trial"].tolist()
     assert table.of("l2=1")["trial"].tolist() == [f"l2=1/{r}" for r in range(4)]
 
 
@@ -361,7 +366,7 @@ def test_diverging_costs_a_point_its_selection(tmp_path):
     for row in trials[3:6]:
         row["status"] = "diverged"
     table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.best() == Chosen("base", dict.fromkeys(range(3), "base"))
+    assert selection.best(table) == Chosen("base", dict.fromkeys(range(3), "base"))
 
 
 def test_a_diverged_restart_counts_with_the_worst_in_every_choice(tmp_path):
@@ -369,7 +374,7 @@ def test_a_diverged_restart_counts_with_the_worst_in_every_choice(tmp_path):
     trials = series(BASE, valid_loss=[0.4] * 3) + series(STRONG, valid_loss=[0.9] * 3)
     trials += series(WEAK, valid_loss=[0.1] * 3, status=["diverged", "diverged", "done"])
     table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    assert table.best() == Chosen("base", dict.fromkeys(range(3), "base"))
+    assert selection.best(table) == Chosen("base", dict.fromkeys(range(3), "base"))
 
 
 def test_a_point_of_which_every_trial_diverged_has_no_metrics(tmp_path):
@@ -383,7 +388,7 @@ def test_a_point_of_which_every_trial_diverged_has_no_metrics(tmp_path):
     assert not table.difference("l2=0.1", "base", "test/accuracy").known
     assert table.values("l2=1", "test/accuracy").tolist() == [0.6, 0.4]
     assert table.values("l2=1", "valid/loss").tolist() == [0.4, 0.6]
-    assert "l2=0.1" not in table.best().by_restart.values()
+    assert "l2=0.1" not in selection.best(table).by_restart.values()
 
 
 def test_where_all_diverged_nothing_is_known(tmp_path):
@@ -391,9 +396,9 @@ def test_where_all_diverged_nothing_is_known(tmp_path):
     table = write(tmp_path, [BASE, WEAK], trials)
     assert table.scored[COLUMNS].isna().all(axis=None)
     assert table.trials[COLUMNS].notna().all(axis=None)
-    assert table.best().point == "base"
+    assert selection.best(table).point == "base"
     assert math.isnan(table.interval("base", "test/accuracy").estimate)
-    difference = table.difference(table.best(), "l2=0.1", "test/accuracy")
+    difference = table.difference(selection.best(table), "l2=0.1", "test/accuracy")
     assert (difference.n, difference.known) == (0, False)
 
 
@@ -405,7 +410,7 @@ def test_extra_curves_are_optional(table, tmp_path):
     pd.DataFrame({"trial": ["base/0"], "step": [10], "valid/loss": [0.5]}).to_parquet(
         tmp_path / "curves.parquet"
     )
-    assert len(Table(tmp_path).curves) == 1
+    assert len(Study(tmp_path).curves) == 1
 
 
 @pytest.mark.parametrize("text", [None, "", "{", '{"experiment": '])
@@ -413,21 +418,21 @@ def test_a_directory_without_a_study_is_refused(text, tmp_path):
     if text is not None:
         (tmp_path / "study.json").write_text(text)
     with pytest.raises(UserError, match="holds no readable study"):
-        Table(tmp_path)
+        Study(tmp_path)
 
 
 def test_a_study_without_finished_trials_is_refused(tmp_path):
     write(tmp_path, [BASE], series(BASE, valid_loss=[0.5]))
     pd.DataFrame({"trial": []}).to_parquet(tmp_path / "trials.parquet")
     with pytest.raises(UserError, match="no finished trial"):
-        Table(tmp_path)
+        Study(tmp_path)
 
 
 def test_a_damaged_table_is_refused(table, tmp_path):
     whole = (tmp_path / "trials.parquet").read_bytes()
     (tmp_path / "trials.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"cannot read .*trials\.parquet"):
-        Table(tmp_path)
+        Study(tmp_path)
 
 
 # Studies of rounds
@@ -438,7 +443,9 @@ def test_a_halved_study_is_its_last_round(tmp_path):
     values = {"l2=1": {"valid/loss": 0.0, "test/accuracy": 1.0}, "l2=0.1": {"valid/loss": 0.4}}
     table = halved(tmp_path, [POINTS, [BASE, WEAK, LINEAR], [BASE, WEAK]], values=values)
     assert list(table.settings) == ["base", "l2=0.1"]
-    assert table.best().point == table.selected(list(table.settings)) == "l2=0.1"
+    assert (
+        selection.best(table).point == selection.selected(table, list(table.settings)) == "l2=0.1"
+    )
     assert table.trials["point"].tolist() == ["base"] * 2 + ["l2=0.1"] * 2, "not once a round"
     assert table.trials["steps"].tolist() == [90] * 4
     assert table.n_finished == 2 * (5 + 3 + 2), "what dropped points cost is counted"
@@ -482,7 +489,7 @@ def test_a_halved_study_without_curves(tmp_path):
     """Where every trial diverges before the first evaluation there are none."""
     halved(tmp_path, [POINTS, [BASE, WEAK], [BASE]])
     (tmp_path / "curves.parquet").unlink()
-    table = Table(tmp_path)
+    table = Study(tmp_path)
     assert list(table.settings) == ["base"]
     assert table.curves.empty
 
@@ -545,7 +552,7 @@ def test_a_record_of_another_version_is_a_users_error(key, tmp_path):
     del said[key]
     (tmp_path / "study.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match=f"no readable study.* lacks {key}"):
-        Table(tmp_path)
+        Study(tmp_path)
 
 
 def test_methods_stand_below_their_own_baseline(tmp_path):

@@ -473,12 +473,12 @@ def test_an_unfinished_study_is_compacted_and_still_goes_on(tmp_path):
         assert sorted(p.name for p in (store.directory / "parts").iterdir()) == [
             "curves-000000.parquet", "curves-000004.parquet", "states.toy-000002.npz",
         ]  # fmt: skip
-    assert store.unsettled
+    assert store.has_parts
     again = Store(store.directory)
     assert again.position <= position == store.position  # the checkpoint knows it
     again.rewind(position)
     assert complete(again) == whole
-    assert not again.unsettled
+    assert not again.has_parts
 
 
 # Cut off within a compaction

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ablax.config import STREAMS, TIED, as_traced
-from ablax.engine import engine
 from ablax.engine.mesh import mesh_of
+from ablax.engine.trials import take, trials_of
 from ablax.rundir.store import read_parquet
 from ablax.study import run as launched
 from ablax.study import train as study
@@ -23,7 +23,7 @@ def drawn(fix: str, restart: int, seed: int = 0) -> dict[str, bytes]:
     """What a restart of a network starts from, stream by stream."""
     config = replace(SHORT, fix=fix, dropout_rate=0.5)
     task = network(config)
-    trial = engine.take(engine.trials_of([as_traced(config)], [restart], seed), 0)
+    trial = take(trials_of([as_traced(config)], [restart], seed), 0)
     view = task.view(trial, task.data)
     state = task.init(trial, view)
     rows = np.concatenate([view["train"].rows, view["valid"].rows])

@@ -25,9 +25,10 @@ from ablax.rundir.store import Store, read_array, read_parquet
 from ablax.study import run as launched
 from ablax.study import snapshots
 from ablax.study import train as study
-from ablax.study.admission import rewind, settle
+from ablax.study.admission import settle
 from ablax.study.plan import make_plan
 from ablax.study.progress import Progress
+from ablax.study.rewinding import rewind
 from ablax.study.run import Run
 from tests.toys import SHORT, Config, experiment, network, quadratic, scripted
 

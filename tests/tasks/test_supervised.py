@@ -9,16 +9,15 @@ import pytest
 
 from ablax.data.order import epoch_rows
 from ablax.data.splits import Split, Subset
-from ablax.engine import engine
-from ablax.engine.programs import training_data
-from ablax.task import CHUNK, Trial, _stable_hash, in_chunks, means
+from ablax.engine.shapes import training_data
+from ablax.engine.trials import take, trials_of
+from ablax.task import Trial, _stable_hash, means
+from ablax.tasks.supervised import CHUNK, in_chunks
 from tests.toys import SHORT, network
 
 
 def trial_of(seed=0, restart=0, step=0, **changes):
-    trial = engine.take(
-        engine.trials_of([dataclasses.replace(SHORT, **changes)], [restart], seed), 0
-    )
+    trial = take(trials_of([dataclasses.replace(SHORT, **changes)], [restart], seed), 0)
     return dataclasses.replace(jax.tree.map(jnp.asarray, trial), step=jnp.int32(step))
 
 
@@ -51,7 +50,7 @@ def test_keys_depend_on_nothing_else():
 
 def test_keys_are_the_same_traced_and_vmapped():
     plain = [words(trial_of(seed=2**32 - 1, restart=r).rng("a", 5)) for r in range(4)]
-    trials = engine.trials_of([SHORT] * 4, range(4), 2**32 - 1)
+    trials = trials_of([SHORT] * 4, range(4), 2**32 - 1)
     traced = jax.jit(
         jax.vmap(lambda trial, step: jax.random.key_data(trial.rng("a", step)), (0, None))
     )(trials, jnp.int32(5))

@@ -13,11 +13,11 @@ from ablax.data import load, split
 from ablax.data.generated import blobs
 from ablax.data.noise import relabelled
 from ablax.data.order import epoch_rows
-from ablax.engine import engine
-from ablax.engine.programs import training_data
+from ablax.engine.shapes import training_data
+from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError
 from ablax.nn.mlp import MLP
-from ablax.task import examples, supervised
+from ablax.tasks.supervised import Regularization, examples, supervised
 from tests.toys import SHORT, engine_of, run
 
 RATE, L2 = 0.2, 0.3
@@ -38,7 +38,7 @@ def task_of(model=None, **changes):
 
 def trial_of(**changes):
     setting = dataclasses.replace(SHORT, **{"learning_rate": RATE, "l2": L2} | changes)
-    return jax.tree.map(jnp.asarray, engine.take(engine.trials_of([setting], [0], 0), 0))
+    return jax.tree.map(jnp.asarray, take(trials_of([setting], [0], 0), 0))
 
 
 def one_step(task, **changes):
@@ -282,6 +282,10 @@ def test_numbers_are_no_labels():
     regression = split(load("diabetes"), seed=0)
     with pytest.raises(UserError, match="classes"):
         supervised(
-            MLP((4,), 1), regression, loss=losses.loss("mse"), batch_size=8,
-            optimizer=lambda trial: optimizers.sgd(0.1), label_noise=lambda hparams: hparams.l2,
-        )  # fmt: skip
+            MLP((4,), 1),
+            regression,
+            loss=losses.loss("mse"),
+            optimizer=lambda trial: optimizers.sgd(0.1),
+            batch_size=8,
+            regularization=Regularization(label_noise=lambda hparams: hparams.l2),
+        )

@@ -19,16 +19,17 @@ from ablax.bench.sizes import Sizes
 from ablax.bench.workload import L2, STEPS_PER_EPOCH, pairs
 from ablax.data.generated import xor
 from ablax.data.splits import Splits, split
-from ablax.engine import engine
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
+from ablax.engine.trials import take, trials_of
 from ablax.nn.mlp import MLP
 from ablax.rundir.store import read_parquet
 from ablax.study import grid
 from ablax.study import train as study
 from ablax.study.plan import make_plan
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import supervised
 
 
 @contextlib.contextmanager
@@ -140,7 +141,7 @@ def growth(sizes: Sizes) -> list[dict[str, Any]]:
     settings: dict[str, Any] = {"steps": 4, "eval_every": 4}
     config = ours.Config(**settings)
     experiment: Any = SimpleNamespace(points=lambda _: grid.product(l2=list(L2)), task=tiny_task)
-    example = engine.take(engine.trials_of([config], [0], seed=0), 0)
+    example = take(trials_of([config], [0], seed=0), 0)
     runner = Engine(tiny_task(config), example, mesh_of(), per_device)
     rows = []
     for n in (sizes.tiny[0], *sizes.tiny):  # the first one warms up

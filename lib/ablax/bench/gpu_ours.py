@@ -26,7 +26,9 @@ from ablax.bench.workload import L2, pairs
 from ablax.data import Dataset, Splits, load, split
 from ablax.data.catalog import listing
 from ablax.engine.mesh import AXIS, cpu_devices_per_core, mesh_of, sharded
-from ablax.task import Task, supervised
+from ablax.metrics import ACCURACY, LOSS
+from ablax.task import Task
+from ablax.tasks.supervised import Regularization, supervised
 
 FEATURES, WIDTH, CLASSES, BATCH_SIZE = 784, 128, 10, 128
 Say = Callable[[str, Any], None]
@@ -126,14 +128,17 @@ def task(splits: Splits) -> Task:
     return supervised(
         ours.network(WIDTH),
         splits,
-        loss=ours.LOSS,
-        metrics={"accuracy": metrics.accuracy},
+        loss=ours.CROSS_ENTROPY,
+        metrics={
+            LOSS: ours.CROSS_ENTROPY,
+            ACCURACY: metrics.accuracy,
+        },
         optimizer=lambda trial: optimizers.momentum(
             trial.hparams.learning_rate, momentum=trial.hparams.momentum
         ),
         batch_size=BATCH_SIZE,
-        penalty=lambda params, h: h.l2 * penalties.l2(params),
-        resample=False,  # the others train and validate on one split
+        regularization=Regularization(penalty=lambda params, h: h.l2 * penalties.l2(params)),
+        resample=False,
     )
 
 

@@ -25,13 +25,13 @@ import tyro
 from rich.console import Console
 
 from ablax.bench.tables import table
+from ablax.checkout import LAUNCH
 from ablax.cli.flags import read
 from ablax.errors import UserError
 from ablax.rundir.store import Store, write_json
 from ablax.study import snapshots
 from ablax.study.manifest import command_line
 
-LAUNCH = Path(__file__).parents[3] / "launch.sh"
 PHASES = ("compile", "segment", "refill", "checkpoint", "report")
 STUDY = ("regularization", "--l2", "0", "1e-4", "1e-3", "--dropout-rate", "0", "0.5")
 STUDY += ("--keep", "best")
@@ -136,7 +136,7 @@ def start(command: list[str], cache: Path, log: Path) -> subprocess.Popen:
     }
     with log.open("w") as stream:
         return subprocess.Popen(
-            [str(LAUNCH), *command],
+            [*LAUNCH, *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=environ,

@@ -22,23 +22,26 @@ from ablax.bench.workload import (
     Workload,
     pairs,
 )
-from ablax.config import BaseConfig, config, hparam, static
+from ablax.config import BaseConfig, hparam, static
 from ablax.data import load, split
 from ablax.data.splits import Splits
-from ablax.engine import engine, slots
 from ablax.engine import programs as device
+from ablax.engine import slots
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import AXIS, mesh_of, replicated, sharded
-from ablax.engine.programs import Orders, kept
+from ablax.engine.programs import Orders
+from ablax.engine.shapes import kept
+from ablax.engine.trials import take, trials_of
+from ablax.metrics import ACCURACY, LOSS
 from ablax.nn.mlp import MLP
-from ablax.task import Task, Trial, supervised
+from ablax.task import Task, Trial
+from ablax.tasks.supervised import Regularization, supervised
 
 INTERVAL = 3 * STEPS_PER_EPOCH
 """Steps of a segment."""
-LOSS = losses.loss("softmax_cross_entropy_with_integer_labels")
+CROSS_ENTROPY = losses.loss("softmax_cross_entropy_with_integer_labels")
 
 
-@config
 class Config(BaseConfig):
     learning_rate: float = hparam(LEARNING_RATE, "constant rate", low=0)
     momentum: float = hparam(MOMENTUM, "share of the last step that is kept", low=0, below=1)
@@ -70,28 +73,35 @@ def task(splits: Splits, width: int, *, dropout: bool = False, max_norm: bool = 
     return supervised(
         network(width),
         splits,
-        loss=LOSS,
-        metrics={"accuracy": metrics.accuracy},
+        loss=CROSS_ENTROPY,
+        metrics={
+            LOSS: CROSS_ENTROPY,
+            ACCURACY: metrics.accuracy,
+        },
         optimizer=lambda trial: optimizers.momentum(
             trial.hparams.learning_rate, momentum=trial.hparams.momentum
         ),
         batch_size=BATCH_SIZE,
-        penalty=lambda params, h: h.l2 * penalties.l2(params),
-        project=(lambda params, h: penalties.max_norm(params, h.max_norm)) if max_norm else None,
-        dropout_rate=(lambda h: h.dropout_rate) if dropout else None,
-        resample=False,  # the others train and validate on one split
+        regularization=Regularization(
+            penalty=lambda params, h: h.l2 * penalties.l2(params),
+            project=(lambda params, h: penalties.max_norm(params, h.max_norm))
+            if max_norm
+            else None,
+            dropout_rate=(lambda h: h.dropout_rate) if dropout else None,
+        ),
+        resample=False,
     )
 
 
 def trials(chosen: Sequence[Pair], **fields: Any) -> Trial:
     """(l2, restart) pairs as the engine takes them."""
     configs = [Config(l2=l2, **fields) for l2, _ in chosen]
-    return engine.trials_of(configs, [restart for _, restart in chosen], seed=0)
+    return trials_of(configs, [restart for _, restart in chosen], seed=0)
 
 
 def engine_of(program: Task, per_device: int, **fields: Any) -> Engine:
     """The program, compiled, on all devices."""
-    return Engine(program, engine.take(trials(pairs(1), **fields), 0), mesh_of(), per_device)
+    return Engine(program, take(trials(pairs(1), **fields), 0), mesh_of(), per_device)
 
 
 def train(runner: Engine, chosen: Sequence[Pair], *, steps: int) -> Measured:
@@ -151,7 +161,7 @@ class Bare:
         def lane(params: Any, key: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
             def loss(params: Any, rows: Any) -> Any:
                 scores: Any = model.apply({"params": params}, x[rows])
-                return LOSS(scores, y[rows]).mean()
+                return CROSS_ENTROPY(scores, y[rows]).mean()
 
             def step(carry: Any, _: Any) -> tuple[Any, Any]:
                 params, key = carry

@@ -26,7 +26,7 @@ from ablax import losses, metrics, optimizers
 from ablax.bench.tables import table
 from ablax.cli.flags import read
 from ablax.cli.launch import print_plan
-from ablax.config import BaseConfig, config, hparam
+from ablax.config import BaseConfig, hparam
 from ablax.data import split
 from ablax.data.generated import xor
 from ablax.engine.mesh import cpu_devices_per_core, keep_compiled
@@ -37,7 +37,8 @@ from ablax.rundir.store import write_json
 from ablax.study import train as study
 from ablax.study.manifest import command_line
 from ablax.study.plan import describe, make_plan
-from ablax.task import Task, supervised
+from ablax.task import Task
+from ablax.tasks.supervised import supervised
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ class Flags:
     )
 
 
-@config
 class Config(BaseConfig):
     learning_rate: float = hparam(1.0, "constant rate", low=0)
     momentum: float = hparam(0.9, "share of the last step that is kept", low=0, below=1)
@@ -64,8 +64,7 @@ def task(config: Config) -> Task:
         MLP((3,), n_outputs=1, activation="tanh", kernel_init="glorot_uniform"),
         split(xor(), valid_size=0, seed=0),
         loss=losses.loss("sigmoid_binary_cross_entropy"),
-        metrics={"accuracy": metrics.accuracy},
-        directions=(Metric("accuracy", "max"),),
+        metrics={Metric("accuracy", "max"): metrics.accuracy},
         optimizer=lambda trial: optimizers.momentum(
             trial.hparams.learning_rate, momentum=trial.hparams.momentum
         ),

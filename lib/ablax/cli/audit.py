@@ -22,13 +22,16 @@ import tyro
 from rich.console import Console
 
 from ablax.bench.tables import table
+from ablax.checkout import LAUNCH
 from ablax.cli.flags import read
-from ablax.engine import engine, slots
+from ablax.engine import slots
 from ablax.engine.engine import Boundary, Engine
 from ablax.engine.mesh import LANES, cpu_devices_per_core, keep_compiled, mesh_of
-from ablax.engine.programs import training_data
+from ablax.engine.shapes import training_data
 from ablax.engine.slots import Status
+from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError
+from ablax.experiment import Experiment
 from ablax.rundir import checkpoint
 from ablax.rundir.checkpoint import Checkpoints
 from ablax.rundir.store import read_parquet
@@ -37,7 +40,6 @@ from ablax.study.recorder import slot_arrays, slot_of
 from ablax.study.run import autotuned
 from ablax.task import Trial
 
-LAUNCH = Path(__file__).parents[3] / "launch.sh"
 Numbers = dict[str, np.ndarray]  # all that is known of one trial in the end
 
 
@@ -72,17 +74,17 @@ class Finding:
         return "bit-equal" if self.deviation == 0 else f"largest deviation {self.deviation:.2g}"
 
 
-def main(name: str, module: Any, arguments: list[str]) -> int:
+def main(experiment: Experiment, name: str, arguments: list[str]) -> int:
     """Audit one experiment; 1 if a promise does not hold."""
     flags = read(Flags, f"audit {name}", arguments)
-    if flags.preset not in module.PRESETS:
-        raise UserError(f"--preset: expected one of {list(module.PRESETS)}, got {flags.preset}")
+    if flags.preset not in experiment.presets:
+        raise UserError(f"--preset: expected one of {list(experiment.presets)}, got {flags.preset}")
     if flags.trials < 1:
         raise UserError(f"--trials: expected at least 1, got {flags.trials}")
     cpu_devices_per_core()
     keep_compiled()
-    preset = module.PRESETS[flags.preset]
-    plan = make_plan(name, module, preset.config, restarts=preset.restarts, seed=flags.seed)
+    preset = experiment.presets[flags.preset]
+    plan = make_plan(experiment, preset.config, restarts=preset.restarts, seed=flags.seed)
     findings = []
     with tempfile.TemporaryDirectory() as scratch:
         for program in plan.programs:
@@ -174,7 +176,7 @@ class Audit:
 
     def columns(self, trials: Sequence[PlannedTrial]) -> Trial:
         configs, restarts = [t.point.config for t in trials], [t.restart for t in trials]
-        return engine.trials_of(configs, restarts, self.plan.seed)
+        return trials_of(configs, restarts, self.plan.seed)
 
     def alone(self) -> list[Numbers]:
         return [self.train(self.runner, [trial])[0] for trial in self.chosen]
@@ -206,8 +208,8 @@ class Audit:
             rows = slot_of(found.arrays, like=second.slots)
             held = {i: slot for slot, i in enumerate(found.host["holds"]) if i >= 0}
             order = list(held)
-            given = {at: engine.take(rows, held[i]) for at, i in enumerate(order)}
-            again = second.run(engine.take(columns, np.array(order, int)), interval, given=given)
+            given = {at: take(rows, held[i]) for at, i in enumerate(order)}
+            again = second.run(take(columns, np.array(order, int)), interval, given=given)
             learnt = collect(seen)
             for at, numbers in collect(again).items():
                 earlier = learnt.get(order[at], {})
@@ -230,7 +232,7 @@ class Audit:
         everything = jax.device_put(dict(task.data), jax.devices()[0])
         found = []
         for planned in self.chosen:
-            trial = engine.take(self.columns([planned]), 0)
+            trial = take(self.columns([planned]), 0)
             slot = fill(trial, data)
             while int(slot.status) == Status.RUNNING:
                 slot, _ = train(slot, np.int32(planned.point.config.eval_every), data)
@@ -258,8 +260,8 @@ def collect(boundaries: Any) -> dict[int, Numbers]:
                 curves.setdefault(i, []).append(values)
         if (finished := boundary.finished) is not None:
             for row, i in enumerate(finished.index.tolist()):
-                measured = engine.take(finished.measured, row)
-                found[i] = final_numbers(measured, engine.take(finished.snapshots, row))
+                measured = take(finished.measured, row)
+                found[i] = final_numbers(measured, take(finished.snapshots, row))
     for i, rows in curves.items():
         stacked = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         found[i] = stacked | found.get(i, {})
@@ -306,7 +308,7 @@ def by_processes(name: str, flags: Flags, scratch: Path) -> Finding:
         command = [name, "--preset", flags.preset, "--seed", str(flags.seed)]
         command += ["--slots", str(LANES), "--out", str(out), "--processes", str(processes)]
         ended = subprocess.run(
-            [str(LAUNCH), *command], env=os.environ | {"ABLAX_PYTHON": sys.executable},
+            [*LAUNCH, *command], env=os.environ | {"ABLAX_PYTHON": sys.executable},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if ended.returncode:

@@ -3,7 +3,7 @@
 import datetime
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from ablax.checkout import EXPERIMENTS
 from ablax.cli.flags import read
 from ablax.errors import UserError, unknown
+from ablax.experiment import Experiment
 
-LEDGER = Path(__file__).parents[3] / "experiments" / "CLAIMS.md"
+LEDGER = EXPERIMENTS / "CLAIMS.md"
 
 
 @dataclass(frozen=True)
@@ -37,45 +39,44 @@ class Entry:
         name: of the experiment.
         directory: of its study.
         claims: that it declares.
-        table: of the study; None if there is none.
+        study: None if there is none.
         why: there is none.
     """
 
     name: str
     directory: Path
     claims: Sequence[Any]
-    table: Any
+    study: Any
     why: str = ""
 
     @cached_property
     def judgements(self) -> list[Any]:
+        from ablax.cli.remarks import remarks_on
         from ablax.report.claims import judge_all
 
-        return [] if self.table is None else judge_all(self.claims, self.table)
+        if self.study is None:
+            return []
+        return judge_all(self.claims, self.study, remarks_on(self.study))
 
 
-def main(
-    names: Sequence[str], load: Callable[[str], Any], arguments: list[str], *, everything: bool
-) -> int:
+def main(experiments: Mapping[str, Experiment], arguments: list[str], *, everything: bool) -> int:
     """Print the ledger of some experiments; the exit status.
 
     Args:
-        names: of the experiments.
-        load: an experiment by name.
+        experiments: by name, as it was typed.
         arguments: flags.
-        everything: the names are those of all experiments: only then the ledger is written,
-            unless `--out` says where to.
+        everything: these are all experiments: only then the ledger is written, unless `--out`
+            says where to.
     """
     flags = read(Flags, "claims", arguments)
-    for name in names:
-        if flags.preset not in (presets := load(name).PRESETS):
-            raise unknown("preset", flags.preset, presets)
+    for experiment in experiments.values():
+        if flags.preset not in experiment.presets:
+            raise unknown("preset", flags.preset, experiment.presets)
     entries = []
-    for name in names:
-        module = load(name)
-        if not getattr(module, "CLAIMS", None):
+    for typed, experiment in experiments.items():
+        if not experiment.claims:
             continue
-        entry, status = _entry(name, module, flags)
+        entry, status = _entry(experiment, typed, flags)
         if status == 130:
             return status
         entries.append(entry)
@@ -85,7 +86,7 @@ def main(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(markdown(entries, flags.preset))
         print(f"ledger {path}")
-    missing = [entry.name for entry in entries if entry.table is None]
+    missing = [entry.name for entry in entries if entry.study is None]
     if missing and not flags.run:
         recorded = f"; {LEDGER.name} has the recorded verdicts" if LEDGER.exists() else ""
         print(f"no study here of {', '.join(missing)}: claims --run trains them{recorded}")
@@ -96,35 +97,35 @@ def _ledger(preset: str) -> Path:
     return LEDGER if preset == "default" else Path("runs") / f"CLAIMS-{preset}.md"
 
 
-def _entry(name: str, module: Any, flags: Flags) -> tuple[Entry, int]:
+def _entry(experiment: Experiment, typed: str, flags: Flags) -> tuple[Entry, int]:
     """(what is known of an experiment's claims, the exit status of training what was missing)."""
     from ablax.cli.launch import launch, planned
-    from ablax.report.study import Table
+    from ablax.report.study import Study
 
     command = ["--preset", flags.preset]
-    claims = module.CLAIMS
+    name, claims = experiment.name, experiment.claims
     try:
-        directory = planned(name, module, command).directory
+        directory = planned(experiment, typed, command).directory
         if flags.run and not _complete(directory):
             print(f"\n{name}", file=sys.stderr)
-            if status := launch(name, module, command):
+            if status := launch(experiment, typed, command).status:
                 return Entry(name, directory, claims, None, "stopped"), status
-        found = Table(directory) if (directory / "study.json").exists() else None
-        return Entry(name, directory, claims, found, "not trained"), 0
+        study = Study(directory) if (directory / "study.json").exists() else None
+        return Entry(name, directory, claims, study, "not trained"), 0
     except UserError as error:  # a data set that is not there is no reason to judge nothing else
         return Entry(name, Path("runs"), claims, None, str(error)), 0
 
 
 def _complete(directory: Path) -> bool:
-    from ablax.report.study import Table
+    from ablax.report.study import Study
 
     if not (directory / "study.json").exists():
         return False
     try:
-        table = Table(directory)
+        study = Study(directory)
     except UserError:
         return False
-    return table.n_finished == table.study["trials"]
+    return study.n_finished == study.manifest["trials"]
 
 
 def text(entries: Sequence[Entry]) -> str:
@@ -138,7 +139,7 @@ def text(entries: Sequence[Entry]) -> str:
             claim = judgement.claim
             lines.append(f"  {judgement.verdict:<13} {claim.sentence} [{claim.id}]")
             lines += [f"{'':<16}{line}" for line in evidence_in_words(judgement)]
-        if entry.table is None:
+        if entry.study is None:
             lines += [f"  {'–':<13} {claim.sentence} [{claim.id}]" for claim in entry.claims]
     return "\n".join([*lines, "", _count(entries)])
 
@@ -157,7 +158,9 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
         "",
         "A claim is supported if the interval of every effect, of confidence 1 − level, lies where "
         "the claim expects it; refuted if one lies outside; else inconclusive. Effects are means "
-        "over n restarts, with the intervals of Student's t.",
+        "over n restarts, written mean ± half-width with the interval of Student's t; a share of "
+        "restarts, written with its two ends, has the exact binomial interval. A remark is about "
+        "the study named above it, and about no other.",
     ]
     for entry in entries:
         lines += ["", f"## {entry.name}", "", _study(entry) + ".", ""]
@@ -172,7 +175,7 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
                 plain(claim.source),
             )
             lines.append(markdown_row(cells))
-        if entry.table is None:
+        if entry.study is None:
             for claim in entry.claims:
                 cells = (f"{plain(claim.sentence)} (`{claim.id}`)", "–", "", f"{claim.level:g}")
                 lines.append(markdown_row([*cells, plain(claim.source)]))
@@ -181,20 +184,20 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
 
 def _study(entry: Entry) -> str:
     """Which study the evidence is from, and on what it was trained."""
-    if entry.table is None:
+    if entry.study is None:
         return entry.why
-    study = entry.table.study
-    made = study["provenance"]
-    finished = "" if entry.table.n_finished == study["trials"] else " (unfinished)"
-    versions = ", ".join(f"{p} {made['versions'][p]}" for p in ("jax", "flax", "optax"))
-    sizes = f"{study['trials']:,} trials, {study['restarts']} restarts"
-    device = f"{made['devices']} × {made['conditions']['device kind']}"
-    return f"study `{study['id']}`{finished}, {sizes}, {device}, {versions}"
+    manifest = entry.study.manifest
+    provenance = manifest["provenance"]
+    finished = "" if entry.study.n_finished == manifest["trials"] else " (unfinished)"
+    versions = ", ".join(f"{p} {provenance['versions'][p]}" for p in ("jax", "flax", "optax"))
+    sizes = f"{manifest['trials']:,} trials, {manifest['restarts']} restarts"
+    device = f"{provenance['devices']} × {provenance['conditions']['device kind']}"
+    return f"study `{manifest['id']}`{finished}, {sizes}, {device}, {versions}"
 
 
 def _count(entries: Sequence[Entry]) -> str:
     verdicts = Counter(judgement.verdict for entry in entries for judgement in entry.judgements)
-    waiting = sum(len(entry.claims) for entry in entries if entry.table is None)
+    waiting = sum(len(entry.claims) for entry in entries if entry.study is None)
     said = [f"{n} {verdict}" for verdict, n in verdicts.items()]
     said += [f"{waiting} without a study"] if waiting else []
     total = sum(len(entry.claims) for entry in entries)

@@ -1,24 +1,31 @@
 """Flags of an experiment: every field of its Config, and what belongs to the study."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
+from ablax.checkout import COMMAND
 from ablax.config import FieldSpec, Preset, field_specs, values
 from ablax.errors import UserError, flag_of, unknown
+from ablax.experiment import Experiment
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What was asked for on the command line."""
+    """The flags of an experiment's command.
+
+    Attributes:
+        unchanged_preset: the preset, if no flag changes what it trains.
+    """
 
     config: Any
+    unchanged_preset: str | None
     preset: str
     restarts: int
     seed: int
@@ -33,7 +40,7 @@ class Launch:
 
 
 def parse(
-    name: str, experiment: Any, arguments: list[str], default_preset: str = "default"
+    experiment: Experiment, typed: str, arguments: list[str], default_preset: str = "default"
 ) -> Launch:
     """Read the flags of one experiment.
 
@@ -46,7 +53,7 @@ def parse(
             integer, or slots that are no multiple of 16.
     """
     preset = _preset_name(arguments, default_preset)
-    presets: dict[str, Preset] = experiment.PRESETS
+    presets: Mapping[str, Preset] = experiment.presets
     if preset not in presets:
         raise unknown("preset", preset, presets)
     base = presets[preset].config
@@ -60,7 +67,7 @@ def parse(
         (
             "keep",
             _flag(Literal["none", "best", "all"], "whose selected snapshots to keep in params/"),
-            getattr(experiment, "KEEP", "none"),
+            experiment.keep,
         ),
         ("slots", _flag(int | None, "slots per device; None: chosen by rule"), None),
         (
@@ -90,15 +97,20 @@ def parse(
         frozen=True,
     )
     _refuse_unknown(arguments, [n for n, _, _ in [*study, *fields]])
-    given = read(flags, name, arguments, (experiment.__doc__ or "").strip())
+    given = read(
+        flags, typed, arguments, "\n\n".join((experiment.description, experiment.expected))
+    )
     # tyro hands back the default object itself for a flag that was not given.
     axes = {
         field: getattr(given, field)
         for field, _, default in fields
         if getattr(given, field) is not default
     }
+    config = dataclasses.replace(base, **axes)
+    usual = (config, given.restarts, given.seed) == (base, presets[preset].restarts, 0)
     launch = Launch(
-        config=dataclasses.replace(base, **axes),
+        config=config,
+        unchanged_preset=preset if usual and given.halving is None else None,
         **{n: getattr(given, n) for n, _, _ in study},
     )
     _validate(launch)
@@ -106,11 +118,11 @@ def parse(
 
 
 def read(kind: type[T], name: str, arguments: Sequence[str], description: str | None = None) -> T:
-    """The flags of the command `./launch.sh NAME`, as the dataclass that declares them."""
+    """The flags of a command, as the dataclass that declares them."""
     return tyro.cli(
         kind,
         args=arguments,
-        prog=f"./launch.sh {name}",
+        prog=f"{COMMAND} {name}",
         description=description,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -1,12 +1,13 @@
 """./launch.sh gallery: draws the figures of the README again."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-FOLDER = Path(__file__).parents[3] / "experiments" / "gallery"
+from ablax.checkout import EXPERIMENTS
+from ablax.cli import experiments
+
+FOLDER = EXPERIMENTS / "gallery"
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,18 @@ PICTURES = {
 """Each is experiments/gallery/NAME.png."""
 
 
-def main(load: Callable[[str], Any], pictures: dict[str, Picture] = PICTURES) -> int:
+def main(pictures: dict[str, Picture] = PICTURES) -> int:
     """Train what is missing of the studies, and copy their figures; the exit status."""
-    from ablax.cli.launch import launch, planned
+    from ablax.cli.launch import launch
 
     directories: dict[str, Path] = {}
     for name, picture in pictures.items():
         experiment, *flags = picture.command.split()
         if picture.command not in directories:
-            if status := launch(experiment, load(experiment), flags):
-                return status
-            found = planned(experiment, load(experiment), flags)
-            directories[picture.command] = found.directory
+            launched = launch(experiments.load(experiment), experiment, flags)
+            if launched.status:
+                return launched.status
+            directories[picture.command] = launched.directory
         FOLDER.mkdir(exist_ok=True)
         source = directories[picture.command] / "report" / f"{picture.figure}.png"
         shutil.copyfile(source, FOLDER / f"{name}.png")

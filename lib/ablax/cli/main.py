@@ -1,23 +1,21 @@
-"""The command line: `./launch.sh` sets up the environment and runs this module."""
+"""The command line: `./launch.sh` sets up the environment and runs it; `ablax` once installed."""
 
-import ast
 import importlib
-import importlib.util
 import itertools
-import pkgutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
-import experiments
-from ablax.cli import launchers as _hosts
+from ablax.checkout import COMMAND, EXPERIMENTS
+from ablax.cli import experiments, launchers
 from ablax.errors import UserError, unknown
+from ablax.experiment import question_of
 
 START = """\
 Ablax trains a whole ablation study as one compiled program, and judges the result.
 
   ./launch.sh list                      the experiments, one line each
   ./launch.sh EXPERIMENT                train its default study and write the report
+  ./launch.sh PATH/own.py               the same for an experiment in a file of your own
   ./launch.sh EXPERIMENT --plan         print what would be trained, and stop
   ./launch.sh EXPERIMENT --preset smoke a small study, to see that everything works
   ./launch.sh EXPERIMENT --help         every flag of the experiment
@@ -28,7 +26,7 @@ Ablax trains a whole ablation study as one compiled program, and judges the resu
   ./launch.sh audit [EXPERIMENT]        whether a trial's bits depend on what is around it, here
   ./launch.sh bench [NAME]              side-by-side benchmarks
   ./launch.sh gallery                   draw the README's figures again
-  ./launch.sh test                      the tests
+  ./launch.sh test [--all]              the tests that every change needs; all of them
 
 Where it runs: flags of an EXPERIMENT or a resume, anywhere in the line
 
@@ -41,41 +39,17 @@ Start with:  ./launch.sh regularization
 START_WITH = "regularization"
 
 
-def names() -> list[str]:
-    """The experiments: the modules of this folder."""
-    found = pkgutil.iter_modules(experiments.__path__)
-    return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
-
-
-def load(name: str) -> ModuleType:
-    """An experiment by name."""
-    _known(name)
-    return importlib.import_module(f"experiments.{name}")
-
-
-def _known(name: str) -> None:
-    if name not in names():
-        raise unknown("command or experiment", name, [*COMMANDS, "test", *names()])
-
-
-def summary(name: str) -> str:
-    """First line of an experiment's docstring, read without importing it."""
-    spec = importlib.util.find_spec(f"experiments.{name}")
-    source = Path(spec.origin).read_text() if spec and spec.origin else ""
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-
-
 def list_experiments(arguments: list[str]) -> None:
     _expect(not arguments, "list takes no arguments")
-    width = max(map(len, names()))
-    for name in names():
-        print(f"{name:<{width}}  {summary(name)}")
+    width = max(map(len, experiments.names()), default=0)
+    for name in experiments.names():
+        print(f"{name:<{width}}  {question_of(EXPERIMENTS / f'{name}.py')}")
 
 
-def experiment(name: str, arguments: list[str]) -> int:
+def experiment(name: str, arguments: list[str], folder: Path = Path()) -> int:
     from ablax.cli.launch import launch
 
-    return launch(name, load(name), arguments)
+    return launch(experiments.load(name, folder), name, arguments).status
 
 
 def resume(arguments: list[str]) -> int:
@@ -87,16 +61,17 @@ def resume(arguments: list[str]) -> int:
     _expect(flagged in ([False], [False, True]), "expected: resume DIR [FLAG …]")
     path = Path(arguments[0]) / "study.json"
     try:
-        command = json.loads(path.read_text())["provenance"]["command"]
-        name, *flags = shlex.split(command)[1:]
+        provenance = json.loads(path.read_text())["provenance"]
+        name, *flags = shlex.split(provenance["command"])[1:]
+        folder = Path(provenance["working_directory"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{arguments[0]} holds no study: cannot read {path}: {error}") from error
     directory, *others = arguments
-    # The folder may have moved, and a retry that was asked for has been noted; what is given
-    # now (--allow-changed, --slots) takes the place of what was given then.
-    given = {word.partition("=")[0] for word in others if word.startswith("--")}
-    flags = _without(flags, {"--out", "--retry", *given})
-    return experiment(name, [*flags, *others, "--out", directory])
+    # The folder may have moved, and a retry that was asked for has been noted; a flag of this
+    # command (--allow-changed, --slots) takes the place of the recorded one.
+    replaced = {word.partition("=")[0] for word in others if word.startswith("--")}
+    flags = _without(flags, {"--out", "--retry", *replaced})
+    return experiment(name, [*flags, *others, "--out", directory], folder)
 
 
 def _without(arguments: list[str], names: set[str]) -> list[str]:
@@ -118,7 +93,7 @@ def report(arguments: list[str]) -> int:
     from ablax.cli.launch import rebuild
 
     _expect(len(arguments) > 0, "expected: report DIR [DIR …]")
-    rebuild([Path(directory) for directory in arguments], load)
+    rebuild([Path(directory) for directory in arguments])
     return 0
 
 
@@ -153,29 +128,27 @@ def bench(arguments: list[str]) -> None:
 
 
 def audit(arguments: list[str]) -> int:
-    from ablax.cli import audit as _audit
+    from ablax.cli import audit
 
     name, *rest = (
         arguments if arguments[:1] and arguments[0][:2] != "--" else [START_WITH, *arguments]
     )
-    _known(name)
-    return _audit.main(name, load(name), rest)
+    return audit.main(_loaded(name), name, rest)
 
 
 def claims(arguments: list[str]) -> int:
-    from ablax.cli import claims as _claims
+    from ablax.cli import claims
 
     asked = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments))
-    for name in asked:
-        _known(name)
-    return _claims.main(asked or names(), load, arguments[len(asked) :], everything=not asked)
+    chosen = {name: _loaded(name) for name in asked or experiments.names()}
+    return claims.main(chosen, arguments[len(asked) :], everything=not asked)
 
 
 def gallery(arguments: list[str]) -> int:
-    from ablax.cli import gallery as _gallery
+    from ablax.cli import gallery
 
     _expect(not arguments, "gallery takes no arguments")
-    return _gallery.main(load)
+    return gallery.main()
 
 
 COMMANDS = {
@@ -190,30 +163,39 @@ COMMANDS = {
 }
 
 
+def _loaded(name: str):
+    """An experiment; of an unknown name the error lists the commands as well."""
+    if not experiments.is_file(name) and name not in experiments.names():
+        raise unknown("command or experiment", name, [*COMMANDS, "test", *experiments.names()])
+    return experiments.load(name)
+
+
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(message)
 
 
-def _train(where: _hosts.Where, command: str, arguments: list[str]) -> int:
+def _train(where: launchers.Where, command: str, arguments: list[str]) -> int:
     """An experiment or a resume: here, as one process of several, or elsewhere."""
     if command != "resume":
-        _known(command)
-    if not _hosts.starts_others(where):
-        with _hosts.member(where):
+        _loaded(command)
+    if not launchers.starts_others(where):
+        with launchers.member(where):
             return resume(arguments) if command == "resume" else experiment(command, arguments)
     if where.on != "local" and command != "resume":
         from ablax.cli import flags
 
-        flags.parse(command, load(command), arguments)  # a typo must not wait in a queue
-    return _hosts.start(where, [command, *arguments])
+        flags.parse(
+            experiments.load(command), command, arguments
+        )  # a typo must not wait in a queue
+    return launchers.start(where, [command, *arguments])
 
 
 def main(arguments: list[str]) -> int:
     try:
-        where, rest = _hosts.parse(arguments)
+        where, rest = launchers.parse(arguments)
         if not rest or rest[0] in ("-h", "--help", "help"):
-            print(START)
+            print(START.replace("./launch.sh", COMMAND))
             return 0
         command, *others = rest
         if command not in COMMANDS or command == "resume":
@@ -227,6 +209,10 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # outside of training, which stops at a checkpoint
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; rerun the same command to resume", file=sys.stderr)
         return 130
 
+
+def script() -> None:
+    """The `ablax` command of an installed package."""
+    sys.exit(main(sys.argv[1:]))

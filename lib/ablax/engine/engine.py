@@ -13,7 +13,7 @@ were interrupted or parked, `adopt` starts trials from the snapshots of their pa
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,22 +23,20 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from ablax.config import as_traced
-from ablax.engine import processes as hosts
-from ablax.engine import slots as lanes
+from ablax.engine import processes
+from ablax.engine import slots as slot_functions
 from ablax.engine.mesh import replicated, sharded
 from ablax.engine.programs import (
     Orders,
     adopt_function,
     final_function,
-    kept,
     load_function,
     segment_function,
-    start_of,
-    training_data,
     unpack,
 )
-from ablax.engine.slots import Report, Slot, Status
+from ablax.engine.shapes import kept, start_of, training_data
+from ablax.engine.slots import Readout, Slot, Status
+from ablax.engine.trials import stacked, take
 from ablax.task import Task, Trial
 
 
@@ -87,56 +85,22 @@ class Statistics:
     compile_seconds: dict[str, float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
     segments: int = 0
-    lane_steps: int = 0  # slots × steps of all segments: the capacity
+    slot_steps: int = 0  # slots × steps of all segments: the capacity
     busy_steps: int = 0  # steps that advanced a trial
-    queued_lane_steps: int = 0  # the capacity while trials were still waiting
+    queued_slot_steps: int = 0  # the capacity while trials were still waiting
     queued_busy_steps: int = 0
     seconds: float = 0.0
 
     def share_busy(self) -> float:
         """Share of the capacity that trained while trials were waiting for a slot."""
-        return self.queued_busy_steps / max(self.queued_lane_steps, 1)
+        return self.queued_busy_steps / max(self.queued_slot_steps, 1)
 
     def share_drained(self) -> float:
         """Share of the whole capacity that was idle because the queue was empty."""
-        idle = (self.lane_steps - self.queued_lane_steps) - (
+        idle = (self.slot_steps - self.queued_slot_steps) - (
             self.busy_steps - self.queued_busy_steps
         )
-        return idle / max(self.lane_steps, 1)
-
-
-def trials_of(
-    configs: Sequence[Any], restarts: Sequence[int], seed: int, until: Sequence[int] | None = None
-) -> Trial:
-    """Trials before their first step, as one pytree of columns.
-
-    Args:
-        configs: one Config per trial, all of one program.
-        restarts: one per trial.
-        seed: the study's.
-        until: the step at which each of them ends; None: all their steps.
-    """
-    traced = [as_traced(config) for config in configs]
-    hparams = jax.tree.map(lambda *values: np.stack(values), *traced)
-    n = len(configs)
-    return Trial(
-        hparams,
-        np.full(n, seed, np.uint32),  # type: ignore[arg-type]
-        np.asarray(restarts, np.int32),  # type: ignore[arg-type]
-        np.zeros(n, np.int32),  # type: ignore[arg-type]
-        hparams.steps,
-        hparams.steps if until is None else np.asarray(until, np.int32),  # type: ignore[arg-type]
-    )
-
-
-def take(tree: Any, index: Any) -> Any:
-    """The entries `index` of every leaf."""
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def stacked(rows: Sequence[Any]) -> Any:
-    """NumPy pytrees of equal structure as one, with a leading axis over them."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        return idle / max(self.slot_steps, 1)
 
 
 class Engine:
@@ -174,8 +138,8 @@ class Engine:
         self._compiler_options = compiler_options
         self._compiled: dict[str, Callable] = {}
         self._whole = replicated(mesh)
-        self._training = hosts.put(training_data(task), self._whole)
-        self._everything = {**self._training, "test": hosts.put(task.data["test"], self._whole)}
+        self._training = processes.put(training_data(task), self._whole)
+        self._everything = {**self._training, "test": processes.put(task.data["test"], self._whole)}
         self._example = example
         self.slots, self._retired, self._report = self._empty()
         self.holds = np.full(self.n_slots, -1)
@@ -268,14 +232,14 @@ class Engine:
         """Measure the finished trials that wait in the buffer."""
         if not self._buffer.size:
             return None
-        measured = hosts.gathered(self._final(self._retired, self._everything), self._whole)
+        measured = processes.gathered(self._final(self._retired, self._everything), self._whole)
         at, (index, status, steps, best_step) = self._buffer.empty()
         snapshots = parked = None
         if self.park:
-            parked = take(hosts.gathered(self._retired, self._whole), at)
+            parked = take(processes.gathered(self._retired, self._whole), at)
             snapshots = parked.best
         elif self.keep:
-            snapshots = take(hosts.gathered(self._retired.best, self._whole), at)
+            snapshots = take(processes.gathered(self._retired.best, self._whole), at)
         measured = take(measured, at)
         return Finished(index, status, steps, best_step, measured, snapshots, parked)
 
@@ -291,13 +255,13 @@ class Engine:
         return report
 
     def _read(self, report: Array, signal: int) -> tuple[np.ndarray, int]:
-        """The words of all slots, and the largest signal of all hosts: one small program."""
-        if not hosts.many():
+        """The words of all slots, and the largest signal of all processes: one small program."""
+        if not processes.many():
             return np.asarray(report), signal
         flags = jax.make_array_from_callback(
             (self.mesh.size,), sharded(self.mesh), lambda index: np.full(1, signal, np.int32)
         )
-        words, flags = hosts.gathered((report, flags), self._whole)
+        words, flags = processes.gathered((report, flags), self._whole)
         return words, int(flags.max())
 
     def _begin(
@@ -314,7 +278,7 @@ class Engine:
                 "load", lambda: load_function(self.mesh), self.slots, *self._spread(parked)
             )
         if inherited:
-            columns = hosts.put(take(trials, np.maximum(self.holds, 0)), sharded(self.mesh))
+            columns = processes.put(take(trials, np.maximum(self.holds, 0)), sharded(self.mesh))
             where, variables = self._spread(inherited)
             self.slots = self._on_first_use(
                 "adopt", lambda: adopt_function(self.task, self.mesh),
@@ -333,31 +297,31 @@ class Engine:
             return whole
 
         given = jax.tree.map(spread, stacked(list(rows.values())))
-        return hosts.put((where, given), sharded(self.mesh))
+        return processes.put((where, given), sharded(self.mesh))
 
-    def _count(self, report: Report, interval: int, *, waiting: bool, draining: bool) -> None:
+    def _count(self, report: Readout, interval: int, *, waiting: bool, draining: bool) -> None:
         if draining:
             return
         statistics, busy = self.statistics, int(report.advanced.sum())
         statistics.segments += 1
-        statistics.lane_steps += self.n_slots * interval
+        statistics.slot_steps += self.n_slots * interval
         statistics.busy_steps += busy
         if waiting:
-            statistics.queued_lane_steps += self.n_slots * interval
+            statistics.queued_slot_steps += self.n_slots * interval
             statistics.queued_busy_steps += busy
 
-    def _empty(self) -> tuple[Slot, Slot, Report]:
+    def _empty(self) -> tuple[Slot, Slot, Readout]:
         """Slots with nothing in them, an empty buffer, and the shapes of one slot's report."""
         shapes = start_of(self.task, self._example)
         _, report = jax.eval_shape(
-            partial(lanes.train, self.task), shapes, np.int32(0), self._training
+            partial(slot_functions.train, self.task), shapes, np.int32(0), self._training
         )
 
         def zeros(shape: jax.ShapeDtypeStruct) -> np.ndarray:
             return np.zeros((self.n_slots, *shape.shape), shape.dtype)
 
         slots, buffer = (
-            hosts.put(jax.tree.map(zeros, tree), sharded(self.mesh))
+            processes.put(jax.tree.map(zeros, tree), sharded(self.mesh))
             for tree in (shapes, kept(shapes, park=self.park))
         )
         return slots, buffer, report
@@ -371,7 +335,7 @@ class Engine:
         return np.full(self.n_slots, self.per_device, np.int32)
 
     def _put_orders(self, place: np.ndarray, fill: np.ndarray, trial: Trial) -> Orders:
-        return hosts.put(Orders(place, fill, trial), sharded(self.mesh))  # type: ignore[arg-type]
+        return processes.put(Orders(place, fill, trial), sharded(self.mesh))  # type: ignore[arg-type]
 
     def _on_first_use(self, name: str, make: Callable[[], Callable], *arguments: Any) -> Any:
         """Call a function that most runs do not need; its first argument, the slots, is donated."""
@@ -410,7 +374,7 @@ class _Buffer:
         more = np.bincount(slots // self.per_device, minlength=len(self.filled))
         return bool(np.all(self.filled + more <= self.per_device))
 
-    def add(self, slots: np.ndarray, index: np.ndarray, report: Report) -> np.ndarray:
+    def add(self, slots: np.ndarray, index: np.ndarray, report: Readout) -> np.ndarray:
         """Note the trials of these slots; return their places in their device's buffer."""
         place = np.empty(len(slots), np.int32)
         for i, device in enumerate(slots // self.per_device):
@@ -429,7 +393,7 @@ class _Buffer:
         return at, finished
 
 
-def _evaluated(report: Report, holds: np.ndarray, slots: np.ndarray) -> Evaluated:
+def _evaluated(report: Readout, holds: np.ndarray, slots: np.ndarray) -> Evaluated:
     metrics = {f"train/{name}": np.asarray(v)[slots] for name, v in report.train.items()}
     metrics |= {f"valid/{name}": np.asarray(v)[slots] for name, v in report.valid.items()}
     return Evaluated(

@@ -1,8 +1,8 @@
 """The processes of a run: arrays over all their devices, and decisions that all of them share.
 
-Every host runs the same program on its own devices. What only one can know (what is in the
-run directory, whether a signal came) the first host decides, or all put together, so that
-every host takes the same branch. With one process all of this is plain NumPy and `device_put`.
+Every process runs the same program on its own devices. What only one can know (what is in the
+run directory, whether a signal came) the first process decides, or all put together, so that
+every process takes the same branch. With one process all of this is plain NumPy and `device_put`.
 """
 
 import json
@@ -39,12 +39,12 @@ def alone() -> Any:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """A tree of NumPy arrays, equal on every host, as arrays over the devices of all hosts."""
+    """A tree of NumPy arrays, equal on every process, over the devices of all processes."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
     def place(leaf: Any) -> jax.Array:
-        # device_put would compare the value over all hosts, by a collective for every leaf.
+        # device_put would compare the value over all processes, by a collective for every leaf.
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
@@ -52,7 +52,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def gathered(tree: Any, replicated: NamedSharding) -> Any:
-    """The whole of arrays that are sharded over all hosts, as NumPy, on every host."""
+    """The whole of arrays that are sharded over all processes, as NumPy, on every process."""
     if not replicated.is_fully_addressable:
         tree = jax.jit(_same, out_shardings=replicated)(tree)
     return jax.device_get(tree)
@@ -63,10 +63,10 @@ def _same(tree: Any) -> Any:
 
 
 def decided(decide: Callable[[], Any]) -> Any:
-    """What the first host decides: any JSON value. The others wait for it.
+    """What the first process decides: any JSON value. The others wait for it.
 
     Raises:
-        UserError: on the first host, if `decide` raises it; the others leave quietly.
+        UserError: on the first process, if `decide` raises it; the others leave quietly.
     """
     if not many():
         return decide()
@@ -86,7 +86,7 @@ def decided(decide: Callable[[], Any]) -> Any:
 
 
 def _broadcast(text: bytes) -> bytes:
-    """The first host's bytes, on every host."""
+    """The first host's bytes, on every process."""
     from jax.experimental import multihost_utils
 
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))

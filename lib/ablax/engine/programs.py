@@ -14,9 +14,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
-from ablax.engine import slots as lanes
+from ablax.engine import slots as slot_functions
 from ablax.engine.mesh import AXIS
-from ablax.engine.slots import Report, Slot, Status
+from ablax.engine.shapes import kept
+from ablax.engine.slots import Readout, Slot, Status
 from ablax.task import Task, Trial
 
 
@@ -26,37 +27,6 @@ class Orders(NamedTuple):
     place: Int[Array, " slots"]  # where to retire to in the device's buffer; slots: stay
     fill: Bool[Array, " slots"]
     trial: Trial  # the trials to fill with
-
-
-def start_of(task: Task, trial: Trial) -> Slot:
-    """The shapes of a slot with a fresh trial in it: nothing is computed."""
-    return jax.eval_shape(partial(lanes.fill, task), trial, training_data(task))
-
-
-def bytes_per_slot(task: Task, trial: Trial) -> int:
-    """Bytes of one slot and its place in the buffer, by shapes alone: nothing is computed."""
-    slot = start_of(task, trial)
-    leaves = jax.tree.leaves((slot, kept(slot, park=False)))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-
-
-def solo_hlo(task: Task, trial: Trial) -> str:
-    """StableHLO of one trial's start, segment and evaluation: what a program is, as text."""
-
-    def solo(trial: Trial, interval: Array, data: Any) -> tuple[Slot, Report]:
-        return lanes.train(task, lanes.fill(task, trial, data), interval, data)
-
-    return jax.jit(solo).lower(trial, np.int32(1), training_data(task)).as_text()
-
-
-def training_data(task: Task) -> dict[str, Any]:
-    """The data that training may see: all but the test split."""
-    return {name: split for name, split in task.data.items() if name != "test"}
-
-
-def kept(slot: Slot, *, park: bool) -> Slot:
-    """What of a finished trial goes to the buffer: with `park`, all that it could go on from."""
-    return slot if park else slot._replace(state=(), watch=(), memory=(), status=())  # type: ignore[arg-type]
 
 
 def segment_function(task: Task, mesh: Mesh, *, park: bool = False) -> Callable:
@@ -70,7 +40,7 @@ def segment_function(task: Task, mesh: Mesh, *, park: bool = False) -> Callable:
         retired = _if_any(leaving, lambda: _retire(leavers, retired, orders), retired)
         slots = slots._replace(status=jnp.where(leaving, Status.EMPTY, slots.status))
         slots = _if_any(orders.fill, lambda: _refill(task, slots, orders, data), slots)
-        train = jax.vmap(partial(lanes.train, task), in_axes=(0, None, None))
+        train = jax.vmap(partial(slot_functions.train, task), in_axes=(0, None, None))
         slots, report = train(slots, interval, data)
         return slots, retired, _pack(report)
 
@@ -84,7 +54,7 @@ def segment_function(task: Task, mesh: Mesh, *, park: bool = False) -> Callable:
     )
 
 
-def _pack(report: Report) -> Int[Array, "scalars slots"]:
+def _pack(report: Readout) -> Int[Array, "scalars slots"]:
     """The bits of all scalars in one array: reading a dozen sharded ones takes a millisecond."""
     leaves = [
         leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -93,7 +63,7 @@ def _pack(report: Report) -> Int[Array, "scalars slots"]:
     return jnp.stack([jax.lax.bitcast_convert_type(leaf, jnp.int32) for leaf in leaves])
 
 
-def unpack(words: np.ndarray, like: Report) -> Report:
+def unpack(words: np.ndarray, like: Readout) -> Readout:
     """The report, of NumPy arrays, with the structure of `like`."""
     leaves, structure = jax.tree.flatten(like)
     rows = [
@@ -106,7 +76,7 @@ def unpack(words: np.ndarray, like: Report) -> Report:
 def final_function(task: Task, mesh: Mesh) -> Callable:
     """(retired, data) -> {name: values}, sharded."""
     split, whole = PartitionSpec(AXIS), PartitionSpec()
-    measure = jax.vmap(partial(lanes.final, task), in_axes=(0, 0, None))
+    measure = jax.vmap(partial(slot_functions.final, task), in_axes=(0, 0, None))
     return jax.shard_map(
         lambda retired, data: measure(retired.best, retired.trial, data),
         mesh=mesh,
@@ -129,7 +99,7 @@ def _retire(slots: Slot, retired: Slot, orders: Orders) -> Slot:
 
 
 def _refill(task: Task, slots: Slot, orders: Orders, data: Any) -> Slot:
-    fresh = jax.vmap(partial(lanes.fill, task), in_axes=(0, None))(orders.trial, data)
+    fresh = jax.vmap(partial(slot_functions.fill, task), in_axes=(0, None))(orders.trial, data)
     return _placed(slots, orders.fill, fresh)
 
 
@@ -152,7 +122,7 @@ def adopt_function(task: Task, mesh: Mesh) -> Callable:
     """(slots, where, trials, their parents' snapshots, data) -> slots, sharded."""
 
     def on_device(slots: Slot, where: Array, trial: Trial, inherited: Any, data: Any) -> Slot:
-        adopt = jax.vmap(partial(lanes.adopt, task), in_axes=(0, 0, None))
+        adopt = jax.vmap(partial(slot_functions.adopt, task), in_axes=(0, 0, None))
         return _placed(slots, where, adopt(trial, inherited, data))
 
     split, whole = PartitionSpec(AXIS), PartitionSpec()

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ablax.engine.patience import Watch, exhausted, observe, unwatched
+from ablax.stopping import Watch, is_solved, observe, stops, unwatched
 from ablax.task import Task, Trial, at_step, means
 
 
@@ -42,7 +42,7 @@ class Tally(NamedTuple):
     steps: Float[Array, ""]
 
 
-class Report(NamedTuple):
+class Readout(NamedTuple):
     """The few scalars per slot that the host reads after a segment."""
 
     status: Int[Array, ""]
@@ -78,7 +78,7 @@ def _begun(task: Task, trial: Trial, state: Any) -> Slot:
     )
 
 
-def train(task: Task, slot: Slot, interval: Int[Array, ""], data: Any) -> tuple[Slot, Report]:
+def train(task: Task, slot: Slot, interval: Int[Array, ""], data: Any) -> tuple[Slot, Readout]:
     """A segment of one lane: its view of the data, `interval` steps, an evaluation.
 
     What a view holds is computed once here, outside of the loop over steps; and what in it
@@ -124,7 +124,7 @@ def advance(task: Task, slot: Slot, tally: Tally, view: Any) -> tuple[Slot, Tall
     )
 
 
-def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot, Report]:
+def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot, Readout]:
     """The boundary: validate, keep the best, decide whether the trial goes on."""
     trial, hparams = slot.trial, slot.trial.hparams
     variables = task.snapshot(slot.state)
@@ -134,7 +134,7 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
     running = slot.status == Status.RUNNING
     counts = running & advanced
     status, watch, best, memory = slot.status, slot.watch, slot.best, slot.memory
-    solved = jnp.bool_(False) if task.solved is None else task.solved(valid)
+    solved = is_solved(task, valid)
     if task.objective is None:
         best, watch = variables, watch._replace(best_step=trial.step)
     else:
@@ -149,20 +149,17 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
         )
         watch = _select(counts, seen, watch)
         best = _select(counts & improved, variables, best)
+    seen, stop = stops(task, trial, watch, memory, solved, train, valid)
+    memory = _select(counts, seen, memory)
     ended = jnp.where(trial.step >= trial.until, Status.DONE, Status.RUNNING)
-    ended = jnp.where(exhausted(watch, hparams.patience), Status.STOPPED, ended)
-    ended = jnp.where(solved, Status.STOPPED, ended)
-    if task.stopping is not None:
-        seen, stop = task.stopping.observe(memory, trial, train, valid)
-        memory = _select(counts, seen, memory)
-        ended = jnp.where(counts & stop, Status.STOPPED, ended)
+    ended = jnp.where(stop & advanced, Status.STOPPED, ended)
     slot = slot._replace(
         status=jnp.where(running, ended, status).astype(jnp.int32),
         watch=watch,
         best=best,
         memory=memory,
     )
-    report = Report(slot.status, trial.step, watch, tally.steps.astype(jnp.int32), train, valid)
+    report = Readout(slot.status, trial.step, watch, tally.steps.astype(jnp.int32), train, valid)
     return slot, report
 
 

@@ -1,0 +1,19 @@
+"""Networks and their parts: activations, layers, initial weights, dropout, models."""
+
+from ablax.nn.activations import ACTIVATIONS, activation
+from ablax.nn.dense import Dense
+from ablax.nn.initializers import INITIALIZERS, scale_weights
+from ablax.nn.linear import Linear, flatten
+from ablax.nn.mlp import MLP, widths_of
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZERS",
+    "MLP",
+    "Dense",
+    "Linear",
+    "activation",
+    "flatten",
+    "scale_weights",
+    "widths_of",
+]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ablax.report import plot as draw
+from ablax.report import selection
 from ablax.report.claims import Claim, Test, between, every
-from ablax.report.study import Table
+from ablax.report.study import Study
 from ablax.study import grid
 
 PUBLISHED = {
@@ -65,7 +66,7 @@ def srivastava(shrink: int) -> list[grid.Setting]:
 def sparsity(layers: dict[str, jax.Array], hparams: Any) -> jax.Array:
     """Σ KL(ρ ‖ ρ̂) over the hidden units, with ρ̂ the mean of σ(h) over the minibatch.
 
-    Table 9 does not say how a sparsity penalty is put on rectified units; σ(h) is the soft form
+    Study 9 does not say how a sparsity penalty is put on rectified units; σ(h) is the soft form
     of "the unit is on".
     """
     hidden = [h for name, h in layers.items() if name != "output"]  # [units, batch]
@@ -76,9 +77,9 @@ def sparsity(layers: dict[str, jax.Array], hparams: Any) -> jax.Array:
     return hparams.kl * kl.sum()
 
 
-def published_figure(table: Table):
+def published_figure(table: Study):
     """Our test errors beside the paper's."""
-    rows = {name: row for name, row in table.methods().items() if name in PUBLISHED}
+    rows = {name: row for name, row in selection.methods(table).items() if name in PUBLISHED}
     figure, (ax,) = draw.panels(1, width=7.0, height=1.0 + 0.4 * len(rows))
     draw.dots(ax, {name: draw.error_interval(table, chosen) for name, chosen in rows.items()})
     ax.plot([PUBLISHED[name] / 100 for name in rows], range(len(rows)), "x", color=draw.COLOURS[1])
@@ -94,8 +95,8 @@ def below(first: str, second: str) -> Test:
 CLAIMS = [
     Claim(
         "table-9-order",
-        "Test errors fall in the order of Table 9.",
-        SOURCE + ", Table 9",
+        "Test errors fall in the order of Study 9.",
+        SOURCE + ", Study 9",
         every(
             below("9: max-norm", "9: L2"),
             below("9: dropout + L2", "9: max-norm"),
@@ -106,7 +107,7 @@ CLAIMS = [
     Claim(
         "table-2-order",
         "Rectified units err less than logistic ones, and less still with max-norm.",
-        SOURCE + ", Table 2",
+        SOURCE + ", Study 2",
         every(
             below("2: dropout, ReLU", "2: dropout, logistic"),
             below("2: dropout, ReLU, max-norm", "2: dropout, ReLU"),
@@ -116,7 +117,7 @@ CLAIMS = [
     Claim(
         "gaussian-noise-serves-as-well",
         "Gaussian noise errs no more than Bernoulli's.",
-        SOURCE + ", Table 10",
+        SOURCE + ", Study 10",
         between("test/accuracy", "10: Gaussian", "10: Bernoulli", (-0.001, np.inf)),
         PAPER,
     ),

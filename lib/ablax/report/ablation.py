@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablax.report import selection
 from ablax.report.statistics import (
     Interval,
     bootstrap_interval,
@@ -19,7 +20,7 @@ from ablax.report.statistics import (
     restarts_to_settle,
     sign_flip_test,
 )
-from ablax.report.study import Chosen, Table
+from ablax.report.study import Chosen, Study
 
 
 @dataclass(frozen=True)
@@ -79,32 +80,32 @@ class Row:
         return self.versus is not None and self.versus.p_corrected <= level
 
 
-def ablation(table: Table) -> list[Row]:
+def ablation(study: Study) -> list[Row]:
     """Each baseline, and each method at its chosen strength against it, on the test split."""
-    column, sign = f"test/{table.headline.name}", table.headline.sign
-    rows, groups = [], table.groups()
+    column, sign = f"test/{study.headline.name}", study.headline.sign
+    rows, groups = [], study.groups()
     compared = [
-        key for key, points in groups.items() if key[0] in table.settings and key[0] not in points
+        key for key, points in groups.items() if key[0] in study.settings and key[0] not in points
     ]
     for (baseline, group), points in groups.items():
-        chosen = table.chosen(points)
+        chosen = selection.chosen(study, points)
         versus = None
         if (baseline, group) in compared:
-            differences = table.differences(chosen, baseline, column)
-            versus = _compared(baseline, differences, sign, table.significance / len(compared))
-        values = table.numbers(chosen, column)
+            differences = study.differences(chosen, baseline, column)
+            versus = _compared(baseline, differences, sign, study.significance / len(compared))
+        values = study.numbers(chosen, column)
         rows.append(
             Row(
                 group,
                 chosen,
-                table.of(chosen),
-                table.interval(chosen, column),
+                study.of(chosen),
+                study.interval(chosen, column),
                 bootstrap_interval(values, median),
                 bootstrap_interval(values, interquartile_mean),
                 versus,
             )
         )
-    return _corrected(rows, table.significance)
+    return _corrected(rows, study.significance)
 
 
 def _compared(baseline: str, differences: np.ndarray, sign: int, level: float) -> Comparison:
@@ -135,14 +136,14 @@ def _corrected(rows: Sequence[Row], level: float) -> list[Row]:
     return found
 
 
-def ablation_frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
+def ablation_frame(study: Study, rows: Sequence[Row]) -> pd.DataFrame:
     """The ablation table with every digit, for CSV."""
-    name = table.headline.name
+    name = study.headline.name
     found = []
     for row in rows:
-        setting = table.settings[row.chosen.point]
+        setting = study.settings[row.chosen.point]
         line: dict[str, Any] = {"method": row.group, "point": row.chosen.point}
-        line |= {field: setting[field] for field in table.varying}
+        line |= {field: setting[field] for field in study.varying}
         line |= {"n": row.n, "diverged": row.diverged, "chosen at": row.chosen.agreeing}
         line |= _ends(f"test/{name} mean", row.mean)
         line |= _ends(f"test/{name} median", row.median)
@@ -153,31 +154,31 @@ def ablation_frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
             line |= {"p": versus.p, "p (Holm)": versus.p_corrected}
             line |= _ends("probability of improvement", versus.improvement)
             line |= {"effect size": versus.effect_size, "settles at n": versus.settles_at}
-            line |= {"significant": row.significant(table.significance)}
+            line |= {"significant": row.significant(study.significance)}
         found.append(line)
     return pd.DataFrame(found)
 
 
-def points_frame(table: Table) -> pd.DataFrame:
+def points_frame(study: Study) -> pd.DataFrame:
     """Every point by itself, with every digit, for CSV."""
-    headline = f"test/{table.headline.name}"
-    columns = [*table.metrics, *table.measures(), "steps"]
+    headline = f"test/{study.headline.name}"
+    columns = [*study.metrics, *study.measures(), "steps"]
     found = []
-    for point, setting in table.settings.items():
+    for point, setting in study.settings.items():
         line: dict[str, Any] = {"point": point, "group": setting["group"]}
-        line |= {field: setting[field] for field in table.varying}
-        statuses = list(table.of(point)["status"])
+        line |= {field: setting[field] for field in study.varying}
+        statuses = list(study.of(point)["status"])
         line |= {"n": len(statuses), "diverged": statuses.count("diverged")}
         for column in columns:
-            line |= _ends(column, table.interval(point, column))
-        values = table.numbers(point, headline)
+            line |= _ends(column, study.interval(point, column))
+        values = study.numbers(point, headline)
         line |= _ends(f"{headline} median", bootstrap_interval(values, median))
         line |= _ends(
             f"{headline} interquartile mean", bootstrap_interval(values, interquartile_mean)
         )
-        if (baseline := table.baseline(point)) is not None:
+        if (baseline := study.baseline(point)) is not None:
             line |= {"baseline": baseline}
-            line |= _ends(f"Δ {headline}", table.difference(point, baseline, headline))
+            line |= _ends(f"Δ {headline}", study.difference(point, baseline, headline))
         found.append(line)
     return pd.DataFrame(found)
 

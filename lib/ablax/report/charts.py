@@ -3,12 +3,14 @@
 `standard` are those of every report; an experiment adds its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablax.errors import Missing
+from ablax.report import selection
 from ablax.report.ablation import Row
 from ablax.report.plot import (
     COLOURS,
@@ -24,7 +26,7 @@ from ablax.report.plot import (
     with_intervals,
 )
 from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval, share_interval
-from ablax.report.study import BASELINE, Chosen, Table
+from ablax.report.study import BASELINE, Chosen, Study
 
 SPLITS = {"train": "training", "valid": "validation"}
 """Those that curves are of, in words."""
@@ -34,29 +36,29 @@ MOST_LINES = 6
 """Lines that a panel can carry before nobody tells them apart."""
 
 
-def standard(table: Table, rows: Sequence[Row]) -> dict[str, Figure]:
+def standard(study: Study, rows: Sequence[Row]) -> dict[str, Figure]:
     """The charts of every report, by name; the first one sums the study up."""
-    drawn = {"restarts": strips(table, rows)}
-    if (map_ := heat_map(table)) is not None:
+    drawn = {"restarts": strips(study, rows)}
+    if (map_ := heat_map(study)) is not None:
         drawn["heat_map"] = map_
-    if (curves := learning_curves(table)) is not None:
+    if (curves := learning_curves(study)) is not None:
         drawn["curves"] = curves
     if max(row.n for row in rows) > 1:
-        drawn["profiles"] = profiles(table, rows)
-        if f"valid/{table.objective.name}" in table.trials:
-            drawn["best_of_k"] = budget(table, rows)
+        drawn["profiles"] = profiles(study, rows)
+        if f"valid/{study.objective.name}" in study.trials:
+            drawn["best_of_k"] = budget(study, rows)
     return drawn
 
 
-def strips(table: Table, rows: Sequence[Row]) -> Figure:
+def strips(study: Study, rows: Sequence[Row]) -> Figure:
     """Every restart of every row of the ablation table, under its mean and interval."""
-    column, rows = f"test/{table.headline.name}", rows[:MOST_ROWS]
+    column, rows = f"test/{study.headline.name}", rows[:MOST_ROWS]
     several = len({_family(row) for row in rows}) > 1
     figure, (ax,) = panels(1, width=7.2, height=1.2 + 0.34 * len(rows))
     labels = []
     for place, row in enumerate(rows):
-        values = table.numbers(row.chosen, column)
-        bold = row.significant(table.significance)
+        values = study.numbers(row.chosen, column)
+        bold = row.significant(study.significance)
         colour = "0.35" if row.versus is None else COLOURS[0]
         # The same values always lie in the same places: in the order of the restarts.
         spread = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else np.zeros(1)
@@ -69,26 +71,26 @@ def strips(table: Table, rows: Sequence[Row]) -> Figure:
         if row.versus is None and place:
             ax.axhline(place - 0.5, color="0.7", lw=0.8)
         labels.append(f"{row.group} ({_family(row)})" if several else row.group)
-    ax.set(yticks=range(len(rows)), yticklabels=labels, xlabel=f"test {table.headline.name}")
+    ax.set(yticks=range(len(rows)), yticklabels=labels, xlabel=f"test {study.headline.name}")
     ax.set_ylim(len(rows) - 0.5, -0.5)
     return captioned(
         figure,
         "Every restart as a dot, its row's mean and 95% interval in black; filled where the row "
-        f"differs from its baseline at the corrected level {table.significance:g}."
+        f"differs from its baseline at the corrected level {study.significance:g}."
         + (f" The first {MOST_ROWS} rows of the table." if len(rows) == MOST_ROWS else ""),
     )
 
 
-def profiles(table: Table, rows: Sequence[Row]) -> Figure:
+def profiles(study: Study, rows: Sequence[Row]) -> Figure:
     """Performance profiles: the share of restarts that are at least as good as a threshold.
 
     Source: Dolan and Moré 2002; with bands, Agarwal et al. 2021.
     """
-    column, sign = f"test/{table.headline.name}", table.headline.sign
-    figure, grid = _by_baseline(table, rows)
-    for ax, (_, shown) in zip(grid, _leading(table, rows).items(), strict=True):
+    column, sign = f"test/{study.headline.name}", study.headline.sign
+    figure, grid = _by_baseline(study, rows)
+    for ax, (_, shown) in zip(grid, _leading(study, rows).items(), strict=True):
         for number, row in enumerate(shown):
-            values = np.sort(table.numbers(row.chosen, column))
+            values = np.sort(study.numbers(row.chosen, column))
             n = len(values)
             if not n:
                 continue
@@ -105,8 +107,8 @@ def profiles(table: Table, rows: Sequence[Row]) -> Figure:
             )
         direction = "≥" if sign > 0 else "≤"
         ax.set(
-            xlabel=f"threshold τ of test {table.headline.name}",
-            ylabel=f"share of restarts with {table.headline.name} {direction} τ",
+            xlabel=f"threshold τ of test {study.headline.name}",
+            ylabel=f"share of restarts with {study.headline.name} {direction} τ",
             ylim=(-0.02, 1.02),
         )
         legend(ax)
@@ -117,13 +119,13 @@ def profiles(table: Table, rows: Sequence[Row]) -> Figure:
     )
 
 
-def budget(table: Table, rows: Sequence[Row]) -> Figure:
+def budget(study: Study, rows: Sequence[Row]) -> Figure:
     """Expected best of k restarts, the best by validation, against k."""
-    column, sign = f"valid/{table.objective.name}", table.objective.sign
-    figure, grid = _by_baseline(table, rows)
-    for ax, (_, shown) in zip(grid, _leading(table, rows).items(), strict=True):
+    column, sign = f"valid/{study.objective.name}", study.objective.sign
+    figure, grid = _by_baseline(study, rows)
+    for ax, (_, shown) in zip(grid, _leading(study, rows).items(), strict=True):
         for number, row in enumerate(shown):
-            values = table.numbers(row.chosen, column)
+            values = study.numbers(row.chosen, column)
             if not len(values):
                 continue
             ks = np.unique(np.geomspace(1, len(values), 12).round().astype(int))
@@ -138,17 +140,17 @@ def budget(table: Table, rows: Sequence[Row]) -> Figure:
         ax.set(
             xscale="log",
             xlabel="restarts k (log scale)",
-            ylabel=f"expected best validation {table.objective.name}",
+            ylabel=f"expected best validation {study.objective.name}",
         )
         ax.set_xticks(ticks := [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= max(r.n for r in rows)])
         ax.set_xticklabels(map(str, ticks))
         ax.minorticks_off()
         legend(ax)
     said = (
-        f"What k restarts buy: the expected validation {table.objective.name} of the best of k, "
+        f"What k restarts buy: the expected validation {study.objective.name} of the best of k, "
         "with bootstrap bands, meant to be 95% but too narrow (about 80% at 16 restarts)."
     )
-    if "fix" not in table.trials or not table.trials["fix"].str.contains("split").all():
+    if "fix" not in study.trials or not study.trials["fix"].str.contains("split").all():
         said += (
             " Each restart is validated on a split of its own, so part of the gain is the luck of "
             "an easy one; --fix split compares restarts on one split."
@@ -161,21 +163,21 @@ def _family(row: Row) -> str:
     return row.versus.baseline if row.versus else row.chosen.point
 
 
-def _leading(table: Table, rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _leading(study: Study, rows: Sequence[Row]) -> dict[str, list[Row]]:
     """{baseline: its row and the best of those compared with it}, few enough to tell apart."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(_family(row), []).append(row)
-    merit = {id(row): table.headline.sign * row.mean.estimate for row in rows}
+    merit = {id(row): study.headline.sign * row.mean.estimate for row in rows}
     for baseline, members in found.items():
         ranked = sorted(members, key=lambda r: (r.versus is not None, -merit[id(r)]))
         found[baseline] = ranked[:MOST_LINES]
     return dict(list(found.items())[:3])
 
 
-def _by_baseline(table: Table, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]:
+def _by_baseline(study: Study, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]:
     """A panel for each baseline, under its name."""
-    baselines = list(_leading(table, rows))
+    baselines = list(_leading(study, rows))
     figure, axes = panels(len(baselines), width=5.0)
     for ax, baseline in zip(axes, baselines, strict=True):
         if len(baselines) > 1:
@@ -183,16 +185,16 @@ def _by_baseline(table: Table, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
-def learning_curves(table: Table) -> Figure | None:
+def learning_curves(study: Study) -> Figure | None:
     """Validation objective against steps, of the best point and its baseline, with bands.
 
     None where there is no line to draw, as where a restart ends at its first evaluation.
     """
-    name = table.objective.name
-    best = table.best().point
-    points = [point for point in dict.fromkeys((table.baseline(best), best)) if point]
-    splits = [split for split in SPLITS if f"{split}/{name}" in table.curves]
-    lines = {(s, p): _curve(table, p, f"{s}/{name}") for s in splits for p in points}
+    name = study.objective.name
+    best = selection.best(study).point
+    points = [point for point in dict.fromkeys((study.baseline(best), best)) if point]
+    splits = [split for split in SPLITS if f"{split}/{name}" in study.curves]
+    lines = {(s, p): _curve(study, p, f"{s}/{name}") for s in splits for p in points}
     if max((len(steps) for steps, _ in lines.values()), default=0) < 2:
         return None
     figure, axes = panels(len(splits), width=5.0)
@@ -211,31 +213,31 @@ def learning_curves(table: Table) -> Figure | None:
     )
 
 
-def _curve(table: Table, point: str, column: str):
+def _curve(study: Study, point: str, column: str):
     """(steps, the interval over restarts at each), for as long as every restart is running."""
-    wide = table.curve(point, column).dropna()
+    wide = study.curve(point, column).dropna()
     return wide.index.to_numpy(), [mean_interval(row) for row in wide.to_numpy(np.float64)]
 
 
-def heat_map(table: Table) -> Figure | None:
+def heat_map(study: Study) -> Figure | None:
     """The grid of two traced axes, if the study has one: the mean of each cell, and its n."""
-    axes = _grid(table)
+    axes = _grid(study)
     if axes is None:
         return None
     (first, rows), (second, columns), cells = axes
-    column = f"test/{table.headline.name}"
+    column = f"test/{study.headline.name}"
     values = np.full((len(rows), len(columns)), np.nan)
     for (i, j), point in cells.items():
-        values[i, j] = table.interval(point, column).estimate
+        values[i, j] = study.interval(point, column).estimate
     if np.isnan(values).all():
         return None
     figure, (ax,) = panels(1, width=1.8 + 0.9 * len(columns), height=1.6 + 0.55 * len(rows))
-    palette = "cividis" if table.headline.sign > 0 else "cividis_r"
+    palette = "cividis" if study.headline.sign > 0 else "cividis_r"
     image = ax.imshow(values, cmap=palette, aspect="auto", origin="lower")
     ax.grid(False)
     middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
-    bright = values > middle if table.headline.sign > 0 else values < middle
-    best = table.best().point
+    bright = values > middle if study.headline.sign > 0 else values < middle
+    best = selection.best(study).point
     for (i, j), point in cells.items():
         star = "*" if point == best else ""
         colour = "black" if bright[i, j] else "white"
@@ -248,66 +250,73 @@ def heat_map(table: Table) -> Figure | None:
         xlabel=second,
         ylabel=first,
     )
-    figure.colorbar(image, ax=ax, label=f"test {table.headline.name}, mean over restarts")
+    figure.colorbar(image, ax=ax, label=f"test {study.headline.name}, mean over restarts")
     return captioned(
         figure,
-        f"Mean test {table.headline.name} over the grid of {first} and {second}; * marks what "
+        f"Mean test {study.headline.name} over the grid of {first} and {second}; * marks what "
         "validation selects.",
     )
 
 
-def _grid(table: Table):
+def _grid(study: Study):
     """((field, its values), (field, its values), {(i, j): point}) of a full grid of two hparams."""
-    protocol = [field for field in table.varying if field.startswith("protocol/")]
-    fields = [field for field in table.varying if field not in protocol]
-    numeric = [f for f in fields if all(isinstance(s[f], float) for s in table.settings.values())]
+    protocol = [field for field in study.varying if field.startswith("protocol/")]
+    fields = [field for field in study.varying if field not in protocol]
+    numeric = [f for f in fields if all(isinstance(s[f], float) for s in study.settings.values())]
     if len(fields) != 2 or len(numeric) != 2 or protocol:
         return None
-    axes = [sorted({setting[field] for setting in table.settings.values()}) for field in fields]
+    axes = [sorted({setting[field] for setting in study.settings.values()}) for field in fields]
     cells = {
         (axes[0].index(setting[fields[0]]), axes[1].index(setting[fields[1]])): point
-        for point, setting in table.settings.items()
+        for point, setting in study.settings.items()
     }
     if min(map(len, axes)) < 2 or len(cells) != len(axes[0]) * len(axes[1]):
         return None
     return (fields[0], axes[0]), (fields[1], axes[1]), cells
 
 
-def strengths(table: Table, labels: Mapping[str, str]) -> Figure:
-    """Test error (1 − accuracy, or the headline metric) against every strength that varies.
+def strengths(labels: Mapping[str, str]) -> Callable[[Study], Figure]:
+    """The figure of test error (1 − accuracy, or the headline metric) against every strength.
 
     A panel a strength and model, a line a method, the baseline as a band.
 
     Args:
         labels: {field: axis label} of the fields that are strengths.
     """
-    rows = _lines(table, list(labels)) or {"": {}}
-    fields = [f for f in labels if any(f in row for row in rows.values())] or [next(iter(labels))]
-    figure, grid = plt.subplots(
-        len(rows),
-        len(fields),
-        figsize=(3.6 * len(fields), 3.2 * len(rows)),
-        squeeze=False,
-    )
-    for (model, row), axes in zip(rows.items(), grid, strict=True):
-        for field, ax in zip(fields, axes, strict=True):
-            if field not in row:
-                ax.set_visible(False)
-                continue
-            _strength_panel(ax, table, field, row[field])
-            ax.set(xlabel=labels[field], title=model)
-        first = next(ax for ax in axes if ax.get_visible()) if row else axes[0]
-        first.set_ylabel(error_label(table))
-    return figure
+
+    def draw(study: Study) -> Figure:
+        rows = _lines(study, list(labels))
+        if not rows:
+            raise Missing("no strength has two values")
+        fields = [field for field in labels if any(field in row for row in rows.values())]
+        figure, grid = plt.subplots(
+            len(rows),
+            len(fields),
+            figsize=(3.6 * len(fields), 3.2 * len(rows)),
+            squeeze=False,
+        )
+        for (model, row), axes in zip(rows.items(), grid, strict=True):
+            for field, ax in zip(fields, axes, strict=True):
+                if field not in row:
+                    ax.set_visible(False)
+                    continue
+                _strength_panel(ax, study, field, row[field])
+                ax.set(xlabel=labels[field], title=model)
+            next(ax for ax in axes if ax.get_visible()).set_ylabel(error_label(study))
+        return captioned(
+            figure, "Test error against strength: means over restarts with 95% intervals."
+        )
+
+    return draw
 
 
-def _lines(table: Table, fields: Sequence[str]) -> dict[str, dict[str, dict[str, list[str]]]]:
+def _lines(study: Study, fields: Sequence[str]) -> dict[str, dict[str, dict[str, list[str]]]]:
     """{model: {field: {method: its points}}}, wherever a method has the field at two values."""
-    named = any(setting["group"] == BASELINE for setting in table.settings.values())
+    named = any(setting["group"] == BASELINE for setting in study.settings.values())
     rows: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for name, setting in table.settings.items():
+    for name, setting in study.settings.items():
         for field in fields:
-            others = [f"{f}={setting[f]:g}" for f in fields if f != field and f in table.varying]
+            others = [f"{f}={setting[f]:g}" for f in fields if f != field and f in study.varying]
             method = setting["group"] if named else ", ".join(others) or field
             if np.isfinite(setting[field]):
                 row = rows.setdefault(str(setting.get("model", "")), {})
@@ -317,29 +326,29 @@ def _lines(table: Table, fields: Sequence[str]) -> dict[str, dict[str, dict[str,
             row[field] = {
                 method: members
                 for method, members in lines.items()
-                if len({table.settings[member][field] for member in members}) > 1
+                if len({study.settings[member][field] for member in members}) > 1
             }
     kept = {model: {f: lines for f, lines in row.items() if lines} for model, row in rows.items()}
     return {model: row for model, row in kept.items() if row}
 
 
-def _strength_panel(ax: Axes, table: Table, field: str, lines: Mapping[str, list[str]]) -> None:
-    strength = {p: table.settings[p][field] for members in lines.values() for p in members}
+def _strength_panel(ax: Axes, study: Study, field: str, lines: Mapping[str, list[str]]) -> None:
+    strength = {p: study.settings[p][field] for members in lines.values() for p in members}
     positive = [value for value in strength.values() if value > 0]
     if positive and max(positive) / min(positive) >= 8:
         ax.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
     for number, (method, members) in enumerate(lines.items()):
         ordered = sorted(members, key=strength.__getitem__)
-        values = [error_interval(table, point) for point in ordered]
+        values = [error_interval(study, point) for point in ordered]
         x = [strength[point] for point in ordered]
         with_intervals(ax, x, values, label=method, number=number)
-    baseline = table.baseline(next(iter(lines.values()))[-1])
+    baseline = study.baseline(next(iter(lines.values()))[-1])
     if baseline is not None:
-        band(ax, error_interval(table, baseline), label="baseline")
+        band(ax, error_interval(study, baseline), label="baseline")
     legend(ax)
 
 
-def complexity(ax: Axes, table: Table, point: str | Chosen, metric: str | None = None) -> None:
+def complexity(ax: Axes, study: Study, point: str | Chosen, metric: str | None = None) -> None:
     """The model-complexity graph: loss against steps, one thin line a restart, means bold.
 
     The mean is drawn for as long as every restart is running.
@@ -347,18 +356,32 @@ def complexity(ax: Axes, table: Table, point: str | Chosen, metric: str | None =
     Args:
         metric: what is drawn; None: what selection looks at.
     """
-    name = metric or table.objective.name
+    name = metric or study.objective.name
     for number, (split, label) in enumerate(SPLITS.items()):
-        if f"{split}/{name}" not in table.curves:
+        if f"{split}/{name}" not in study.curves:
             continue
-        wide = table.curve(point, f"{split}/{name}")
+        wide = study.curve(point, f"{split}/{name}")
         ax.plot(wide.index, wide, color=COLOURS[number], alpha=0.15, linewidth=0.7)
         mean = wide.dropna().mean(axis=1)
         ax.plot(mean.index, mean, color=COLOURS[number], linewidth=2, label=label)
-    stop = mean_interval(table.numbers(point, "best_step")).estimate
+    stop = mean_interval(study.numbers(point, "best_step")).estimate
     ax.axvline(stop, color="black", linestyle=":", label=f"selected: step {stop:.0f}")
     title = point if isinstance(point, str) else point.point
     ax.set(title=title, xlabel="steps", ylabel=f"{name} (log scale)")
     if any(np.nanmax(line.get_ydata(), initial=0.0) > 0 for line in ax.lines[:-1]):
         ax.set_yscale("log")
     legend(ax)
+
+
+def complexity_graph(study: Study) -> Figure:
+    """The model-complexity graph of the best point and of its baseline."""
+    best = selection.best(study).point
+    points = [point for point in (study.baseline(best), best) if point]
+    figure, axes = panels(len(points), sharey=True)
+    for ax, point in zip(axes, points, strict=True):
+        complexity(ax, study, point)
+    return captioned(
+        figure,
+        "The model-complexity graph: loss against steps, a thin line a restart. The dotted line "
+        "is the mean step at which validation was best: where early stopping takes the weights.",
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablax.errors import UserError
+from ablax.report import selection
 from ablax.report.page import render, write
 from ablax.report.statistics import (
     Interval,
@@ -14,7 +15,7 @@ from ablax.report.statistics import (
     unpaired_difference,
     welch_test,
 )
-from ablax.report.study import Chosen, Table, differences
+from ablax.report.study import Chosen, Study, differences
 from ablax.report.tables import Cell, Line, Printed, interval_cell, latex, markdown, show_p
 
 
@@ -36,7 +37,7 @@ class Compared:
     p: float
 
 
-def compare(a: Table, b: Table) -> list[Compared]:
+def compare(a: Study, b: Study) -> list[Compared]:
     """The best of each study, then every point that both have.
 
     Restarts of one seed share their random numbers, so they are paired (t interval, sign-flip
@@ -50,17 +51,17 @@ def compare(a: Table, b: Table) -> list[Compared]:
             f"{a.directory} leads with {a.headline.name} and {b.directory} with "
             f"{b.headline.name}; expected studies that measure the same"
         )
-    best_a, best_b = a.best(), b.best()
+    best_a, best_b = selection.best(a), selection.best(b)
     found = [_compared(f"best: {best_a.point} → {best_b.point}", a, best_a, b, best_b)]
     both = [point for point in a.settings if point in b.settings]
     return found + [_compared(point, a, point, b, point) for point in both]
 
 
-def paired(a: Table, b: Table) -> bool:
-    return a.study["seed"] == b.study["seed"]
+def paired(a: Study, b: Study) -> bool:
+    return a.manifest["seed"] == b.manifest["seed"]
 
 
-def _compared(name: str, a: Table, first: str | Chosen, b: Table, second: str | Chosen) -> Compared:
+def _compared(name: str, a: Study, first: str | Chosen, b: Study, second: str | Chosen) -> Compared:
     column = f"test/{a.headline.name}"
     x, y = a.values(first, column), b.values(second, column)
     means = mean_interval(x.to_numpy(float)), mean_interval(y.to_numpy(float))
@@ -71,12 +72,12 @@ def _compared(name: str, a: Table, first: str | Chosen, b: Table, second: str | 
     return Compared(name, *means, unpaired_difference(y, x), welch_test(y, x))
 
 
-def differing(a: Table, b: Table) -> dict[str, tuple[Any, Any]]:
+def differing(a: Study, b: Study) -> dict[str, tuple[Any, Any]]:
     """{what: (in a, in b)} of all that study.json says differently of how they were made."""
     said = [
-        t.study["plan"]
-        | t.study["provenance"]["versions"]
-        | {name: t.study["provenance"].get(name) for name in ("commit", "command")}
+        t.manifest["plan"]
+        | t.manifest["provenance"]["versions"]
+        | {name: t.manifest["provenance"].get(name) for name in ("commit", "command")}
         for t in (a, b)
     ]
     x, y = said
@@ -84,7 +85,7 @@ def differing(a: Table, b: Table) -> dict[str, tuple[Any, Any]]:
     return {n: (x.get(n, "–"), y.get(n, "–")) for n in names if x.get(n) != y.get(n)}
 
 
-def comparison_table(a: Table, b: Table) -> Printed:
+def comparison_table(a: Study, b: Study) -> Printed:
     rows = compare(a, b)
     corrected = holm([row.p for row in rows])
     name = f"test {a.headline.name}"
@@ -112,9 +113,9 @@ def comparison_table(a: Table, b: Table) -> Printed:
     return Printed(titles, tuple(lines), caption)
 
 
-def build(a: Table, b: Table) -> tuple[Path, str]:
+def build(a: Study, b: Study) -> tuple[Path, str]:
     """Write the comparison under b's report; return (path of the page, the table as Markdown)."""
-    directory = b.directory / "report" / f"against-{a.study.get('id') or a.directory.name}"
+    directory = b.directory / "report" / f"against-{a.manifest.get('id') or a.directory.name}"
     printed, changed = comparison_table(a, b), differing(a, b)
     page = render("compare.html", a=a, b=b, table=printed, changed=changed)
     write(directory / "comparison.html", page)

@@ -10,11 +10,12 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from ablax.report import charts
-from ablax.report import plot as figures
+from ablax.errors import Missing
+from ablax.experiment import Experiment
+from ablax.report import charts, plot, selection
 from ablax.report.ablation import Row, ablation, ablation_frame, points_frame
-from ablax.report.claims import Claim, Judgement, evidence_in_words, judge_all
-from ablax.report.study import Chosen, Table
+from ablax.report.claims import Judgement, evidence_in_words, judge_all
+from ablax.report.study import Chosen, Study
 from ablax.report.tables import (
     Printed,
     ablation_table,
@@ -48,46 +49,69 @@ class Evidence:
     rows: list[tuple[str, ...]]
 
 
-def build(
-    table: Table, *, question: str, drawn: Mapping[str, Figure], claims: Sequence[Claim]
-) -> Path:
+def build(study: Study, experiment: Experiment, remarks: Mapping[str, str] | None = None) -> Path:
     """Write report/ under the study's directory; return the path of report.html.
 
     Args:
-        question: what the experiment asks, in one or more sentences.
-        drawn: {name: the experiment's own figures}, beside those of every report. One that shows
-            nothing is left out: a study of one's own axes may lack what it is about.
-        claims: what to judge on the table.
+        study: what the report is of.
+        experiment: its figures stand beside those of every report, its claims are judged. A figure
+            whose points the study lacks, or that shows nothing, is left out.
+        remarks: {claim: why this very study came out as it did}.
     """
-    directory = table.directory / "report"
-    rows = ablation(table)
-    drawn = {name: f for name, f in drawn.items() if any(ax.has_data() for ax in f.axes)}
-    drawn = {**charts.standard(table, rows), **drawn}
-    figures.save(drawn, directory)
+    directory = study.directory / "report"
+    rows = ablation(study)
+    drawn = {**charts.standard(study, rows), **_drawn(experiment, study)}
+    plot.save(drawn, directory)
+    about = description(study, experiment)
     captions = {name: str(figure.get_label() or name) for name, figure in drawn.items()}
-    tables = {"ablation": ablation_table(table, rows), "points": points_table(table)}
-    frames = {"ablation": ablation_frame(table, rows), "points": points_frame(table)}
-    judgements = judge_all(claims, table)
-    said = summary(table, rows)
+    tables = {"ablation": ablation_table(study, rows), "points": points_table(study)}
+    frames = {"ablation": ablation_frame(study, rows), "points": points_frame(study)}
+    judgements = judge_all(experiment.claims, study, remarks)
+    said = summary(study, rows)
     for name, printed in tables.items():
         write(directory / f"{name}.csv", frames[name].to_csv(index=False))
         write(directory / f"{name}.tex", latex(narrow(printed)))
-    write(directory / "report.md", _markdown(table, question, said, tables, judgements, captions))
+    write(directory / "report.md", _markdown(study, about, said, tables, judgements, captions))
     write_json(directory / "claims.json", [_plain(judgement) for judgement in judgements])
     page = render(
         "page.html",
-        table=table,
-        question=question.strip(),
+        study=study,
+        about=about,
         summary=said,
         tables=tables,
         judgements=judgements,
         figures={name: inline(directory / f"{name}.png") for name in drawn},
         captions=captions,
-        evidence=evidence(table, rows),
-        timings=list(table.timings.itertuples(index=False, name=None)),
+        evidence=evidence(study, rows),
+        timings=list(study.timings.itertuples(index=False, name=None)),
     )
     write(directory / "report.html", page)
     return directory / "report.html"
+
+
+def _drawn(experiment: Experiment, study: Study) -> dict[str, Figure]:
+    """The experiment's own figures, without those that this study has nothing for."""
+    drawn = {}
+    for name, draw in experiment.figures.items():
+        try:
+            figure = draw(study)
+        except Missing:
+            continue
+        if any(axes.has_data() for axes in figure.axes):
+            drawn[name] = figure
+    return drawn
+
+
+def description(study: Study, experiment: Experiment) -> list[str]:
+    """The paragraphs about an experiment that are true of this study.
+
+    The question and the source always are. The rest describes the default preset on its own data,
+    and is left out where flags or another preset changed what was trained.
+    """
+    question, *others = experiment.description.split("\n\n")
+    if study.manifest.get("preset") != "default":
+        return [question, *(text for text in others if text.startswith("Source:"))]
+    return [question, *others, *([experiment.expected] if experiment.expected else [])]
 
 
 @dataclass(frozen=True)
@@ -98,70 +122,70 @@ class Summary:
     warnings: tuple[str, ...]
 
 
-def summary(table: Table, rows: Sequence[Row]) -> Summary:
+def summary(study: Study, rows: Sequence[Row]) -> Summary:
     warnings = []
-    if missing := table.study["trials"] - table.n_finished:
+    if missing := study.manifest["trials"] - study.n_finished:
         warnings.append(
-            f"{missing} of {table.study['trials']} trials have not finished: this report covers "
-            "the others. The same command goes on."
+            f"{missing} of {study.manifest['trials']} trials have not finished: this report covers "
+            "the others. Rerun the same command to resume."
         )
     if max(row.n for row in rows) < 2:
         warnings.append(
             "One restart a point: there are no intervals, and no difference can be told from luck."
         )
-    if "diverged" in set(table.trials["status"]):
-        warnings.append(diverged_in_words(table))
-    if marks := table.study.get("marks"):
+    if "diverged" in set(study.trials["status"]):
+        warnings.append(diverged_in_words(study))
+    if marks := study.manifest.get("marks"):
         warnings += [f"Changed while the study lasted: {mark}." for mark in marks]
-    if table.rungs:
-        warnings.append(_rungs_in_words(table))
-    return Summary(tuple(answers(table)), tuple(warnings))
+    if study.rungs:
+        warnings.append(_rungs_in_words(study))
+    return Summary(tuple(answers(study)), tuple(warnings))
 
 
-def answers(table: Table) -> list[str]:
+def answers(study: Study) -> list[str]:
     """The best point with its interval, and its gain over its baseline: of each baseline."""
-    bests = table.bests()
-    choices = list(bests.values()) if len(bests) <= MOST_ANSWERS else [table.best()]
-    return [_answer(table, choice) for choice in choices]
+    bests = selection.bests(study)
+    choices = list(bests.values()) if len(bests) <= MOST_ANSWERS else [selection.best(study)]
+    return [_answer(study, choice) for choice in choices]
 
 
-def _answer(table: Table, best: Chosen) -> str:
-    name = table.headline.name
-    interval = table.interval(best, f"test/{name}")
+def _answer(study: Study, best: Chosen) -> str:
+    name = study.headline.name
+    interval = study.interval(best, f"test/{name}")
     n = interval.n
     if math.isnan(interval.estimate):
         return f"{best.point}: every trial diverged"
     said = f"{best.point}: test {name} {show(interval)}"
-    baseline = table.baseline(best.point)
+    baseline = study.baseline(best.point)
     if baseline is not None:
-        difference = table.difference(best, baseline, f"test/{name}")
+        difference = study.difference(best, baseline, f"test/{name}")
         sign = "+" if difference.estimate > 0 else ""
         said += f", {sign}{show(difference)} against {baseline}"
         said += f" at the {difference.n} restarts that both have" if difference.n < n else ""
     if n < 2:
-        return f"{said} (one restart; chosen by its validation {table.objective.name})"
+        return f"{said} (one restart; chosen by its validation {study.objective.name})"
     said += f" (mean and 95% interval over {n} restarts"
-    if len(table.settings) > 1:
-        said += f"; the others' validation {table.objective.name} chooses it for {best.agreeing}"
+    if len(study.settings) > 1:
+        said += f"; the others' validation {study.objective.name} chooses it for {best.agreeing}"
     return f"{said})"
 
 
-def _rungs_in_words(table: Table) -> str:
+def _rungs_in_words(study: Study) -> str:
     """What a halved study trained, and that only the last round is shown."""
-    said = [f"{r.points} points ({r.trials} trials) to step {r.steps:,}" for r in table.rungs]
+    said = [f"{r.points} points ({r.trials} trials) to step {r.steps:,}" for r in study.rungs]
     return (
         f"Successive halving: {', then '.join(said)}. The tables, the figures and the claims are "
         "of the points of the last round; the others stopped where they were dropped."
     )
 
 
-def evidence(table: Table, rows: Sequence[Row]) -> list[Evidence]:
+def evidence(study: Study, rows: Sequence[Row]) -> list[Evidence]:
     """The trials behind every row of both tables: ids, seeds, status and result."""
     lists = [(f"row-{i}", row.group, row.trials) for i, row in enumerate(rows)]
-    lists += [(f"point-{i}", point, table.of(point)) for i, point in enumerate(table.settings)]
-    metric = f"test/{table.headline.name}"
+    lists += [(f"point-{i}", point, study.of(point)) for i, point in enumerate(study.settings)]
+    metric = f"test/{study.headline.name}"
     columns = ("trial", "point", "restart", "status", "steps", metric)
-    raw = table.trials.set_index("trial")[metric]  # not as ranked: as measured
+    raw = study.trials.set_index("trial")[metric]  # not as ranked: as measured
     found = []
     for anchor, title, trials in lists:
         cells = [
@@ -175,16 +199,16 @@ def evidence(table: Table, rows: Sequence[Row]) -> list[Evidence]:
 
 
 def _markdown(
-    table: Table,
-    question: str,
+    study: Study,
+    about: Sequence[str],
     said: Summary,
     tables: Mapping[str, Printed],
     judgements: Sequence[Judgement],
     captions: Mapping[str, str],
 ) -> str:
     blocks = [
-        f"# {table.study['experiment']}",
-        question.strip(),
+        f"# {study.manifest['experiment']}",
+        *about,
         *(f"**{answer}**" for answer in said.answers),
     ]
     blocks += said.warnings

@@ -15,8 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablax.errors import Missing
 from ablax.report.statistics import Interval
-from ablax.report.study import Chosen, Table
+from ablax.report.study import Chosen, Study
 from ablax.rundir.store import replacing
 
 # Okabe and Ito's palette, distinguishable with every kind of colour vision.
@@ -67,18 +68,18 @@ def panels(
     return figure, axes[:n]
 
 
-def error_interval(table: Table, point: str | Chosen) -> Interval:
+def error_interval(study: Study, point: str | Chosen) -> Interval:
     """The mean headline metric of the test split, an accuracy as an error: lower is better."""
-    interval = table.interval(point, f"test/{table.headline.name}")
-    if table.headline.name != "accuracy":
+    interval = study.interval(point, f"test/{study.headline.name}")
+    if study.headline.name != "accuracy":
         return interval
     return replace(
         interval, estimate=1 - interval.estimate, low=1 - interval.high, high=1 - interval.low
     )
 
 
-def error_label(table: Table) -> str:
-    name = table.headline.name
+def error_label(study: Study) -> str:
+    name = study.headline.name
     return "test error (share of examples)" if name == "accuracy" else f"test {name}"
 
 
@@ -123,6 +124,35 @@ def with_intervals(
         linewidth=1.4,
         linestyle=line,
     )
+
+
+Lines = Mapping[str, Mapping[float, Interval]]
+"""{label: {x: interval}}: a line each."""
+
+
+def interval_lines(axes: Axes, lines: Lines, **options: Any) -> None:
+    """A line with error bars for each label, and the legend; options are those of `Axes.set`."""
+    for number, (label, points) in enumerate(lines.items()):
+        with_intervals(axes, list(points), list(points.values()), label=label, number=number)
+    axes.set(**options)
+    legend(axes)
+
+
+def interval_panels(
+    panels_: Mapping[str, Lines], caption: str, *, width: float = 5.0, **options: Any
+) -> Figure:
+    """A panel for each title, with `interval_lines` in it; options are those of `Axes.set`.
+
+    Raises:
+        Missing: there is nothing to draw.
+    """
+    shown = {title: lines for title, lines in panels_.items() if any(lines.values())}
+    if not shown:
+        raise Missing(f"nothing to draw: {caption}")
+    figure, axes = panels(len(shown), width=width)
+    for panel, (title, lines) in zip(axes, shown.items(), strict=True):
+        interval_lines(panel, {n: ps for n, ps in lines.items() if ps}, title=title, **options)
+    return captioned(figure, caption)
 
 
 def dots(ax: Axes, rows: Mapping[str, Interval]) -> None:

@@ -1,7 +1,112 @@
-"""Choosing among points so that no restart is judged by a choice that it had a part in."""
+"""Choosing among the points of a study, by validation alone.
+
+Where a restart needs a chosen point, the other restarts choose it, so that no restart is judged by
+a choice that it had a part in.
+
+>>> Points({"L2": "l2=0.1"})["L1"]
+Traceback (most recent call last):
+ablax.errors.Missing: no point of the study has 'L1'
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
+
+from ablax.errors import Missing
+from ablax.report.study import Chosen, Study
+
+
+class Points(dict[Any, Chosen]):
+    """{value of a field: the point chosen among those with it}; `Missing` where there is none."""
+
+    def __missing__(self, value: Any) -> Chosen:
+        raise Missing(f"no point of the study has {value!r}")
+
+
+def methods(study: Study, **where: Any) -> Points:
+    """{method: what validation chooses of it}, among the points with these settings.
+
+    Of a method on several baselines (axes that cross the table), of all of them together.
+    """
+    return _choices(study, "group", where)
+
+
+def along(study: Study, field: str, **where: Any) -> Points:
+    """{value of a field: what validation chooses of the points with it}, from low to high.
+
+    Among the points with these settings: where other axes cross the line, one of each value
+    is chosen, as in `methods`.
+    """
+    return Points(sorted(_choices(study, field, where).items()))
+
+
+def _choices(study: Study, field: str, where: dict[str, Any]) -> Points:
+    members: dict[Any, list[str]] = {}
+    for point in study.among(**where):
+        members.setdefault(study.settings[point][field], []).append(point)
+    return Points({value: chosen(study, points) for value, points in members.items()})
+
+
+def best(study: Study) -> Chosen:
+    """The best of all points on the validation split: what a user would take."""
+    return chosen(study, list(study.settings))
+
+
+def bests(study: Study) -> dict[str, Chosen]:
+    """{baseline: the best of what is compared with it, and of itself}."""
+    families: dict[str, list[str]] = {}
+    for (baseline, _), points in study.groups().items():
+        families.setdefault(baseline, []).extend(points)
+    return {baseline: chosen(study, points) for baseline, points in families.items()}
+
+
+def selected(study: Study, points: Sequence[str]) -> str:
+    """The point with the best mean objective on the validation split."""
+    return chosen(study, points).point
+
+
+def chosen(study: Study, points: Sequence[str]) -> Chosen:
+    """The choice among some points by their mean objective on the validation split."""
+    known = _CHOICES.setdefault(study, {})
+    key = tuple(points)
+    if key not in known:
+        known[key] = _choose(study, key)
+    return known[key]
+
+
+_CHOICES: WeakKeyDictionary[Study, dict[tuple[str, ...], Chosen]] = WeakKeyDictionary()
+_MERITS: WeakKeyDictionary[Study, tuple[pd.DataFrame, np.ndarray]] = WeakKeyDictionary()
+
+
+def _choose(study: Study, points: Sequence[str]) -> Chosen:
+    if f"valid/{study.objective.name}" not in study.trials:  # nothing to choose by
+        finished = sorted(set(study.trials.loc[study.trials["point"].isin(points), "restart"]))
+        return Chosen(points[0], dict.fromkeys(finished, points[0]))
+    if study not in _MERITS:
+        _MERITS[study] = _merits(study)
+    frame, failed = _MERITS[study]
+    every, place = frame.to_numpy(), frame.columns.get_indexer(list(points))
+    # The worst of each restart, over all points of the study.
+    worst = np.where(np.isnan(every), np.inf, every).min(axis=1)
+    whole, others = leave_one_out(every[:, place], failed[:, place], worst)
+    finished = np.flatnonzero((~np.isnan(every) | failed)[:, place].any(axis=1))
+    by_restart = {int(frame.index[i]): points[int(others[i])] for i in finished}
+    return Chosen(points[whole], by_restart)
+
+
+def _merits(study: Study) -> tuple[pd.DataFrame, np.ndarray]:
+    """(objective on validation, more is better, NaN of trials that failed; which failed)."""
+    name, sign = f"valid/{study.objective.name}", study.objective.sign
+    values = sign * study.trials[name].to_numpy(np.float64)
+    failed = (study.trials["status"] == "diverged").to_numpy() | ~np.isfinite(values)
+    each = study.trials.assign(_merit=np.where(failed, np.nan, values), _failed=failed)
+    wide = each.pivot(index="restart", columns="point", values=["_merit", "_failed"])
+    merits = pd.DataFrame(wide["_merit"][list(study.settings)].astype(np.float64))
+    return merits, pd.DataFrame(wide["_failed"][list(study.settings)]).eq(True).to_numpy()
 
 
 def leave_one_out(

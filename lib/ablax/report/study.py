@@ -1,7 +1,6 @@
-"""A study read back from its run directory: values by restart, and who is compared with whom."""
+"""A study read back from its run directory: trials, curves, arrays, and values by restart."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,20 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablax.errors import UserError
+from ablax.errors import Missing, UserError
 from ablax.metrics import Metric, worst_rank
-from ablax.report.selection import leave_one_out
 from ablax.report.statistics import Interval, mean_interval, share_interval
 from ablax.rundir.store import Store
 
 BASELINE = "baseline"
-SAID = {"experiment", "seed", "points", "plan", "objective", "metrics", "significance", "trials"}
-"""What a report needs of study.json."""
+NEEDED = {"experiment", "seed", "points", "plan", "objective", "metrics", "significance", "trials"}
+"""Keys of study.json that a report needs."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A choice among points by validation, and which point stands for it at each restart.
+    """A choice among points by validation, and the point that stands for it at each restart.
 
     For a restart the other restarts choose, by their mean objective: the numbers of a restart
     never come from a choice that it had a part in. (A single restart chooses for itself, which
@@ -52,11 +50,11 @@ class Rung:
     steps: int  # of its longest trial, counted from the start
 
 
-class Table:
-    """A study: its trials, curves and arrays, and summaries of its points.
+class Study:
+    """A launched study, as its run directory has it.
 
     Attributes:
-        study: what study.json says.
+        manifest: study.json.
         trials: a row per finished trial, in canonical order.
         curves: a row per trial and evaluation.
         significance: the level of comparisons with a baseline, stated before the run.
@@ -68,15 +66,15 @@ class Table:
         self.directory = directory
         path = directory / "study.json"
         try:
-            self.study: dict[str, Any] = json.loads(path.read_text())
-            lacking = SAID - self.study.keys()
+            self.manifest: dict[str, Any] = json.loads(path.read_text())
+            lacking = NEEDED - self.manifest.keys()
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
         if lacking:
             raise UserError(
                 f"{directory} holds no readable study: {path} lacks {', '.join(sorted(lacking))}"
             )
-        self.significance = float(self.study["significance"])
+        self.significance = float(self.manifest["significance"])
         store = Store(directory)
         self.trials, self.curves = store.read("trials"), store.read("curves")
         self.timings = store.read("timings")
@@ -86,8 +84,7 @@ class Table:
         self.rungs: list[Rung] = []
         self._widened: dict[str, pd.DataFrame] = {}
         self._shares: dict[str, bool] = {}
-        self._choices_made: dict[tuple[str, ...], Chosen] = {}
-        if "round" in self.trials and self.study["rounds"]["gives"] == "state":
+        if "round" in self.trials and self.manifest["rounds"]["gives"] == "state":
             self._follow_to_the_last_round()
 
     def _follow_to_the_last_round(self) -> None:
@@ -116,7 +113,7 @@ class Table:
     @cached_property
     def points(self) -> pd.DataFrame:
         """A row per point that has a finished trial, with its settings, indexed by name."""
-        names = [name for name in self.study["points"][0] if name != "name"]
+        names = [name for name in self.manifest["points"][0] if name != "name"]
         first = self.trials.drop_duplicates("point").set_index("point")
         return pd.DataFrame(first[names])
 
@@ -146,7 +143,7 @@ class Table:
         """{column: its metric} of all splits, metric by metric: train/…, valid/…, test/…."""
         return {
             f"{split}/{name}": Metric(name, direction)
-            for name, direction in self.study["metrics"].items()
+            for name, direction in self.manifest["metrics"].items()
             for split in ("train", "valid", "test")
             if f"{split}/{name}" in self.trials
         }
@@ -161,13 +158,13 @@ class Table:
     @cached_property
     def headline(self) -> Metric:
         """The metric that the table leads with: the first that the task declares."""
-        name, direction = next(iter(self.study["metrics"].items()))
+        name, direction = next(iter(self.manifest["metrics"].items()))
         return Metric(name, direction)
 
     @cached_property
     def objective(self) -> Metric:
         """The validation metric by which settings are selected."""
-        chosen = self.study["objective"]
+        chosen = self.manifest["objective"]
         return Metric(**chosen) if chosen else self.headline
 
     @cached_property
@@ -177,12 +174,21 @@ class Table:
         return [c for c in fields if len(set(map(str, self.points[c]))) > 1]
 
     def array(self, name: str) -> dict[str, np.ndarray]:
-        """{trial: array} of arrays/<name>.parquet; of the parts, while the study runs."""
-        return Store(self.directory).read_arrays(name)
+        """{trial: array} of arrays/<name>.parquet; of the parts, while the study runs.
+
+        Raises:
+            Missing: nothing was kept under that name.
+        """
+        store = Store(self.directory)
+        if not store.has_array(name):
+            raise Missing(f"the study kept no array {name!r}")
+        return store.read_arrays(name)
 
     def of(self, point: str | Chosen) -> pd.DataFrame:
         """The trials of a point by restart, as `scored`; of a choice, those that stand for it."""
         if isinstance(point, str):
+            if point not in self._by_point:
+                raise Missing(f"the study has no finished trial of the point {point!r}")
             return self._by_point[point]
         rows = pd.concat(
             [self._by_point[name] for name in dict.fromkeys(point.by_restart.values())]
@@ -194,7 +200,13 @@ class Table:
         return pd.DataFrame(rows[standing]).sort_values("restart")
 
     def values(self, point: str | Chosen, column: str) -> pd.Series:
-        """A column of one point's trials, indexed by restart; of a choice, those it stands for."""
+        """A column of one point's trials, indexed by restart; of a choice, those it stands for.
+
+        Raises:
+            Missing: the study has no such point or column.
+        """
+        if column not in self.trials:
+            raise Missing(f"trials.parquet has no column {column!r}")
         if isinstance(point, Chosen):
             wide, restarts = self._wide(column), list(point.by_restart)
             row = wide.index.get_indexer(restarts)
@@ -214,6 +226,8 @@ class Table:
     def curve(self, point: str | Chosen, column: str) -> pd.DataFrame:
         """A column of curves.parquet as steps × `trial_ids`; NaN where a trial had ended."""
         trials = self.trial_ids(point)
+        if column not in self.curves and not self.curves.empty:
+            raise Missing(f"curves.parquet has no column {column!r}")
         if self.curves.empty:  # every trial diverged at once
             return pd.DataFrame(columns=trials, dtype=np.float64)
         rows = self.curves[self.curves["trial"].isin(trials)]
@@ -222,6 +236,8 @@ class Table:
 
     def largest(self, column: str) -> np.ndarray:
         """Of every restart the largest value of a column, over all points that have it."""
+        if column not in self.trials:
+            raise Missing(f"trials.parquet has no column {column!r}")
         wide = self._wide(column).to_numpy(np.float64)
         return np.nanmax(wide[~np.isnan(wide).all(axis=1)], axis=1)
 
@@ -250,7 +266,7 @@ class Table:
     def _baselines(self) -> dict[str, str]:
         """{point: its baseline}, which may have no finished trial, or have been dropped."""
         # A launch that was cut off may have named points that study.json does not know yet.
-        points = self.settings | {point["name"]: point for point in self.study["points"]}
+        points = self.settings | {point["name"]: point for point in self.manifest["points"]}
         named = [name for name, point in points.items() if point["group"] == BASELINE]
         candidates = named or list(self.settings)[:1]
 
@@ -291,79 +307,12 @@ class Table:
             if all(setting[field] == value for field, value in where.items())
         ]
 
-    def methods(self, **where: Any) -> dict[str, Chosen]:
-        """{method: what validation chooses of it}, among the points with these settings.
-
-        Of a method on several baselines (axes that cross the table), of all of them together.
-        """
-        return self._choices("group", where)
-
-    def along(self, field: str, **where: Any) -> dict[Any, Chosen]:
-        """{value of a field: what validation chooses of the points with it}, from low to high.
-
-        Among the points with these settings: where other axes cross the line, one of each value
-        is chosen, as in `methods`.
-        """
-        return dict(sorted(self._choices(field, where).items()))
-
-    def _choices(self, field: str, where: dict[str, Any]) -> dict[Any, Chosen]:
-        found: dict[Any, list[str]] = {}
-        for point in self.among(**where):
-            found.setdefault(self.settings[point][field], []).append(point)
-        return {value: self.chosen(points) for value, points in found.items()}
-
     def _wide(self, column: str) -> pd.DataFrame:
         """A column as restarts × points; NaN where a trial has not finished."""
         if column not in self._widened:
             wide = self.scored.pivot(index="restart", columns="point", values=column)
             self._widened[column] = pd.DataFrame(wide[list(self.settings)])
         return self._widened[column]
-
-    @cached_property
-    def _merits(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """(objective on validation, more is better, NaN of trials that failed; which failed)."""
-        name, sign = f"valid/{self.objective.name}", self.objective.sign
-        values = sign * self.trials[name].to_numpy(np.float64)
-        failed = (self.trials["status"] == "diverged").to_numpy() | ~np.isfinite(values)
-        each = self.trials.assign(_merit=np.where(failed, np.nan, values), _failed=failed)
-        wide = each.pivot(index="restart", columns="point", values=["_merit", "_failed"])
-        merits = pd.DataFrame(wide["_merit"][list(self.settings)].astype(np.float64))
-        return merits, pd.DataFrame(wide["_failed"][list(self.settings)]).eq(True).to_numpy()
-
-    def chosen(self, points: Sequence[str]) -> Chosen:
-        """The choice among some points by their mean objective on the validation split."""
-        key = tuple(points)
-        if key not in self._choices_made:
-            self._choices_made[key] = self._choose(key)
-        return self._choices_made[key]
-
-    def _choose(self, points: Sequence[str]) -> Chosen:
-        if f"valid/{self.objective.name}" not in self.trials:  # nothing to choose by
-            finished = sorted(set(self.trials.loc[self.trials["point"].isin(points), "restart"]))
-            return Chosen(points[0], dict.fromkeys(finished, points[0]))
-        frame, failed = self._merits
-        every, place = frame.to_numpy(), frame.columns.get_indexer(list(points))
-        # The worst of each restart, over all points of the study.
-        worst = np.where(np.isnan(every), np.inf, every).min(axis=1)
-        whole, others = leave_one_out(every[:, place], failed[:, place], worst)
-        finished = np.flatnonzero((~np.isnan(every) | failed)[:, place].any(axis=1))
-        by_restart = {int(frame.index[i]): points[int(others[i])] for i in finished}
-        return Chosen(points[whole], by_restart)
-
-    def selected(self, points: Sequence[str]) -> str:
-        """The point with the best mean objective on the validation split."""
-        return self.chosen(points).point
-
-    def best(self) -> Chosen:
-        """What a user would take: the best of all on the validation split."""
-        return self.chosen(list(self.settings))
-
-    def bests(self) -> dict[str, Chosen]:
-        """{baseline: the best of what is compared with it, and of itself}."""
-        families: dict[str, list[str]] = {}
-        for (baseline, _), points in self.groups().items():
-            families.setdefault(baseline, []).extend(points)
-        return {baseline: self.chosen(points) for baseline, points in families.items()}
 
     def measures(self) -> list[str]:
         """The scalar columns that are not settings nor split metrics (norms, shares, …)."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ablax.report import selection
 from ablax.report.ablation import Row
 from ablax.report.statistics import Interval
-from ablax.report.study import Table
+from ablax.report.study import Study
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ def _lacking(row: Row) -> float | None:
     return max(1.0, row.versus.settles_at - row.n)
 
 
-def ablation_table(table: Table, rows: Sequence[Row]) -> Printed:
+def ablation_table(study: Study, rows: Sequence[Row]) -> Printed:
     """The table of a paper: each baseline, one change a row, what it changes and how surely."""
-    name = f"test {table.headline.name}"
+    name = f"test {study.headline.name}"
     titles = (
         "method",
         "setting",
@@ -114,10 +115,10 @@ def ablation_table(table: Table, rows: Sequence[Row]) -> Printed:
         "diverged",
         "more restarts",
     )
-    best = {choice.point for choice in table.bests().values()}
+    best = {choice.point for choice in selection.bests(study).values()}
     lines = []
     for number, row in enumerate(rows):
-        link, bold = f"row-{number}", row.significant(table.significance)
+        link, bold = f"row-{number}", row.significant(study.significance)
         cells = [
             Cell(row.group, bold=bold),
             Cell(_setting(row)),
@@ -142,30 +143,30 @@ def ablation_table(table: Table, rows: Sequence[Row]) -> Printed:
         ]
         mark = "best" if row.chosen.point in best else ""
         lines.append(Line(tuple(cells), mark, rule=versus is None))
-    return Printed(titles, tuple(lines), ablation_caption(table, rows))
+    return Printed(titles, tuple(lines), ablation_caption(study, rows))
 
 
-def points_table(table: Table) -> Printed:
+def points_table(study: Study) -> Printed:
     """Every point by itself: settings, every metric and measure."""
-    headline = f"test/{table.headline.name}"
-    columns = [*table.metrics, *table.measures(), "steps"]
-    titles = ("method", *table.varying, *columns, f"Δ {headline}", "n", "diverged")
-    chosen = {table.selected(members) for members in table.groups().values()}
-    best = {choice.point for choice in table.bests().values()}
+    headline = f"test/{study.headline.name}"
+    columns = [*study.metrics, *study.measures(), "steps"]
+    titles = ("method", *study.varying, *columns, f"Δ {headline}", "n", "diverged")
+    chosen = {selection.selected(study, members) for members in study.groups().values()}
+    best = {choice.point for choice in selection.bests(study).values()}
     previous, lines = None, []
-    groups = {point: key for key, members in table.groups().items() for point in members}
-    for number, (point, setting) in enumerate(table.settings.items()):
+    groups = {point: key for key, members in study.groups().items() for point in members}
+    for number, (point, setting) in enumerate(study.settings.items()):
         link = f"point-{number}"
-        statuses = list(table.of(point)["status"])
-        baseline = table.baseline(point)
+        statuses = list(study.of(point)["status"])
+        baseline = study.baseline(point)
         versus = Cell("")
         if baseline is not None:
-            difference = table.difference(point, baseline, headline)
+            difference = study.difference(point, baseline, headline)
             versus = interval_cell(difference, link, signed=True)
         cells = (
             Cell(setting["group"]),
-            *(_setting_cell(setting[field]) for field in table.varying),
-            *(interval_cell(table.interval(point, column), link) for column in columns),
+            *(_setting_cell(setting[field]) for field in study.varying),
+            *(interval_cell(study.interval(point, column), link) for column in columns),
             versus,
             Cell(str(len(statuses)), len(statuses), link),
             Cell(str(statuses.count("diverged")), statuses.count("diverged"), link),
@@ -176,9 +177,9 @@ def points_table(table: Table) -> Printed:
     return Printed(titles, tuple(lines), POINTS_CAPTION)
 
 
-def ablation_caption(table: Table, rows: Sequence[Row]) -> str:
+def ablation_caption(study: Study, rows: Sequence[Row]) -> str:
     """What the numbers are, where the strengths come from, and what became of divergence."""
-    name, selects = table.headline.name, any(len(g) > 1 for g in table.groups().values())
+    name, selects = study.headline.name, any(len(g) > 1 for g in study.groups().values())
     compared = sum(row.versus is not None for row in rows)
     n = max((row.n for row in rows), default=0)
     said = [
@@ -186,12 +187,12 @@ def ablation_caption(table: Table, rows: Sequence[Row]) -> str:
         "interquartile mean: seeded BCa bootstrap).",
         "Δ: paired difference to the baseline, restart by restart. p: sign-flip test"
         + (f", Holm-corrected over {compared} rows" if compared > 1 else "")
-        + f"; bold where p ≤ {table.significance:g}, the level stated before the run. Better at: "
+        + f"; bold where p ≤ {study.significance:g}, the level stated before the run. Better at: "
         "share of restarts at which the row beats the baseline. Effect size: Hedges' g of the "
         "differences. More restarts: what would show such a difference as significant with "
         "probability 0.8.",
     ]
-    by = table.objective.name
+    by = study.objective.name
     if selects and n < 2:
         said.append(f"The strength of each method is chosen by validation {by} of its one restart.")
     elif selects:
@@ -215,21 +216,21 @@ def ablation_caption(table: Table, rows: Sequence[Row]) -> str:
         of = ", ".join(plain) if len(plain) <= 3 else f"{len(plain)} of {len(rows)} rows"
         if plain:
             said.append(f"BCa is undefined for the {what} of {of}: percentile.")
-    return " ".join([*said, diverged_in_words(table)])
+    return " ".join([*said, diverged_in_words(study)])
 
 
-def diverged_in_words(table: Table) -> str:
+def diverged_in_words(study: Study) -> str:
     """What the tables do with diverged trials."""
-    lost = (table.trials["status"] == "diverged").to_numpy()
-    headline = table.trials[f"test/{table.headline.name}"].to_numpy(np.float64)
+    lost = (study.trials["status"] == "diverged").to_numpy()
+    headline = study.trials[f"test/{study.headline.name}"].to_numpy(np.float64)
     diverged, broken = int(lost.sum()), int((~np.isfinite(headline) & ~lost).sum())
-    if diverged == len(table.trials):
+    if diverged == len(study.trials):
         return "Every trial diverged: there is nothing to compare."
     if not diverged + broken:
         return "No trial diverged."
     said = f"{diverged} of {len(lost)} trials diverged"
     if broken:
-        said += f", and test {table.headline.name} of {broken} is not finite"
+        said += f", and test {study.headline.name} of {broken} is not finite"
     return (
         f"{said}; such a trial counts with the worst value of any that did not "
         "(worst rank), and its measures are those of the snapshot selected before. A point of "

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ablax.engine import processes as hosts
+from ablax.engine import processes
 from ablax.errors import UserError
 
 PLACE = "checkpoints"
@@ -103,7 +103,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Nothing is left to go on from."""
         self.wait()
-        if hosts.first():
+        if processes.first():
             clear(self.place, after=None)
 
     def _seal(self) -> None:
@@ -117,7 +117,7 @@ class Checkpoints:
 
 def _unwritten(path: Path, error: Exception) -> Exception:
     """What to raise instead: the layers below raise almost anything when a disk is full."""
-    if hosts.many() and not isinstance(error, OSError) and "OS error" not in str(error):
+    if processes.many() and not isinstance(error, OSError) and "OS error" not in str(error):
         return error  # not the disk: another host has died
     return UserError(
         f"cannot write the checkpoint {path}: {error}\n"
@@ -187,10 +187,10 @@ def _reader() -> Any:
     """Orbax's reader of our items, in this process alone."""
     import orbax.checkpoint as ocp
 
-    options = ocp.CompositeOptions(multiprocessing_options=hosts.alone())
+    options = ocp.CompositeOptions(multiprocessing_options=processes.alone())
     return ocp.Checkpointer(
         ocp.CompositeCheckpointHandler(composite_options=options),
-        multiprocessing_options=hosts.alone(),
+        multiprocessing_options=processes.alone(),
     )
 
 

@@ -116,7 +116,7 @@ class Store:
         return max(map(_number, self._parts.glob("*-*")), default=-1) + 1
 
     @property
-    def unsettled(self) -> bool:
+    def has_parts(self) -> bool:
         """Whether there are parts, or what a crash left of them."""
         return self._parts.exists()
 
@@ -264,6 +264,10 @@ class Store:
     def _parts_of(self, name: str) -> list[Path]:
         found = [path for path in self._parts.glob("*-*") if _number(path) >= 0]
         return sorted(path for path in found if path.stem.rpartition("-")[0] == name)
+
+    def has_array(self, name: str) -> bool:
+        """True if arrays are kept under that name, compacted or in parts."""
+        return bool(self._files(f"arrays.{name}", f"arrays/{name}"))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """{trial: array} of what the experiment keeps under that name, compacted or in parts.

@@ -1,256 +1,128 @@
-"""What a run directory holds, and whether this launch may go on there.
+"""Whether a launch may go on in a run directory: decided by what is there, before anything acts.
 
-All that could spoil what is already computed is refused here, before anything compiles.
+All that could spoil what is already computed is refused here; nothing is changed, on disk or
+elsewhere, and nothing compiles. `rewinding` acts on what is admitted.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ablax.errors import UserError
-from ablax.rundir import checkpoint, lock
+from ablax.rundir import checkpoint
 from ablax.rundir.checkpoint import Latest
-from ablax.rundir.lock import locked
 from ablax.rundir.store import Store, trials_in
-from ablax.study.manifest import conditions
-from ablax.study.plan import Identity, Plan, PlannedTrial, Program
-
-STUDY = "study.json"
-PROBE = ".probe"
-LEFTOVERS = (PROBE, f".{STUDY}.tmp", lock.NAME)  # of a crash in a launch's first moment
+from ablax.study.lineage import RoundTrials, missing, reached
+from ablax.study.manifest import Manifest, conditions, read_manifest
+from ablax.study.plan import Identity, Plan, Program
 
 PROGRAM = "program (hash of its StableHLO)"
 
-Record = dict[str, Any]
-Rounds = Sequence[Sequence[PlannedTrial]]
-"""The trials of each round that has been reached."""
+
+class Contents(NamedTuple):
+    """A run directory as a launch finds it."""
+
+    manifest: Manifest | None  # None: nothing has been launched here yet
+    trials: pd.DataFrame
+    checkpoint: Latest
 
 
-def prepare(directory: Path) -> None:
-    """Refuse a place that cannot be a run directory; make it if it is not there."""
-    try:
-        if directory.exists() and not directory.is_dir():
-            raise UserError(f"--out {directory} is a file; expected a directory")
-        if (
-            directory.exists()
-            and not (directory / STUDY).exists()
-            and any(path.name not in LEFTOVERS for path in directory.iterdir())
-        ):
-            raise UserError(
-                f"--out {directory} is not empty and holds no study ({STUDY} is missing); "
-                "expected a new or empty directory, or one of this study"
-            )
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / PROBE
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--out {directory} cannot be written: {error.strerror}") from error
-
-
-def record_of(directory: Path) -> Record | None:
-    """study.json; None if there is none yet.
+def contents_of(directory: Path) -> Contents:
+    """Read a run directory.
 
     Raises:
-        UserError: it is not what a launch writes.
+        UserError: a file of the study cannot be read, or is not whole.
     """
-    path = directory / STUDY
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text())
-        _ = record["experiment"], record["seed"], record["points"], record["rounds"]["name"]
-        _ = record["significance"]
-        _ = list(record["marks"])
-        _ = dict(record["provenance"]["conditions"])
-        for said in record["provenance"]["programs"].values():
-            _ = Identity(**said["identity"]), dict(said["statics"])
-            _ = said["data"], said["version"], said["stablehlo"], said["slots_per_device"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
-    return record
-
-
-def reached(plan: Plan, rows: pd.DataFrame) -> list[tuple[PlannedTrial, ...]]:
-    """The trials of every round that the results so far lead to."""
-    done = trials_in(rows)
-    found = [plan.trials()]
-    while len(found) < plan.rounds.n and all(t.id in done for t in found[-1]):
-        found.append(plan.trials(len(found), found[-1], results_of(rows, found[-1])))
-    return found
-
-
-def results_of(rows: pd.DataFrame, trials: Sequence[PlannedTrial]) -> pd.DataFrame:
-    """The rows of some trials, in their order and under the names that this plan gives them."""
-    found = rows.set_index("trial").loc[[trial.id for trial in trials]].reset_index()
-    return found.assign(point=[trial.point.name for trial in trials])
-
-
-def recorded_programs(plan: Plan, record: Record) -> dict[str, Record]:
-    """{program of the plan: what was recorded of it}, matched by statics."""
-    programs = record["provenance"]["programs"].values()
-    found = {}
-    for program in plan.programs:
-        statics = json.loads(json.dumps(program.statics))  # as they read when recorded
-        for said in programs:
-            if said["statics"] == statics:
-                found[program.name] = said
-    return found
+    manifest, store = read_manifest(directory), Store(directory)
+    if manifest is not None:
+        store.check()
+    return Contents(manifest, store.read("trials"), checkpoint.latest(directory / checkpoint.PLACE))
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a launch starts from: plain JSON, so that every host can be told.
+class Admission:
+    """What a launch may start from: plain JSON, so that every process can be told.
 
     Attributes:
         identities: {program: what its trials' ids hold}.
         slots: {program: slots per device}.
-        checkpoint: the one to go on from.
-        number: of the next one.
         marks: what has changed during the study, for study.json.
-        notes: what the user should know now.
+        other_program: the checkpoints are of another program, and cannot be resumed from.
     """
 
     identities: dict[str, Any]
     slots: dict[str, int]
-    checkpoint: int | None
-    number: int
     marks: list[str]
-    notes: list[str]
+    other_program: bool = False
 
 
-def claim(
+def admit(
     plan: Plan,
+    contents: Contents,
     directory: Path,
     *,
     allow_changed: bool = False,
     retry: bool = False,
     slots: int | None = None,
-) -> Claim:
-    """Look at a run directory (which is locked), and make it ready to go on.
+) -> Admission:
+    """Decide how a launch goes on in a run directory.
 
     Args:
         plan: of this launch.
-        directory: of the study.
+        contents: of the directory.
+        directory: of the study, for messages.
         allow_changed: go on although what the study was trained with has changed.
         retry: train diverged trials again.
-        slots: per device, if asked for.
+        slots: per device, where the user chose them.
 
     Raises:
         UserError: it cannot go on here.
     """
-    record, store = record_of(directory), Store(directory)
-    found = checkpoint.latest(directory / checkpoint.PLACE)
     per_device = {program.name: slots or program.slots_per_device for program in plan.programs}
     marks: list[str] = []
     other_program = False
-    if record is not None:
-        marks += record["marks"]
-        recorded = recorded_programs(plan, record)
-        plan, changed = identified(plan, record, recorded, directory, allow_changed=allow_changed)
-        rows = store.read("trials")
+    if (manifest := contents.manifest) is not None:
+        marks += manifest["marks"]
+        recorded, rows = recorded_programs(plan, manifest), contents.trials
+        plan, changed = identified(plan, manifest, recorded, directory, allow_changed=allow_changed)
         rounds = reached(plan, rows)
-        refuse_foreign(plan, rounds, rows, found.holds, directory)
-        store.check()
-        store.relabel(labels(rounds))
+        refuse_foreign(plan, rounds, rows, contents.checkpoint.holds, directory)
         todo = missing(plan, rounds, rows, retry=retry)
-        for name, said in recorded.items():
-            per_device[name] = (slots if name in todo else None) or said["slots_per_device"]
-        begun = len(rows) > 0 or found.number is not None or bool(found.complaints)
+        for name, entry in recorded.items():
+            per_device[name] = (slots if name in todo else None) or entry["slots_per_device"]
+        latest = contents.checkpoint
+        begun = len(rows) > 0 or latest.number is not None or bool(latest.complaints)
         if begun and todo:
-            trained = {name: said for name, said in recorded.items() if name in todo}
+            trained = {name: entry for name, entry in recorded.items() if name in todo}
             changed += changed_conditions(
-                plan, record, trained, per_device, allow_changed=allow_changed
+                plan, manifest, trained, per_device, allow_changed=allow_changed
             )
             other_program = any(change.startswith(PROGRAM) for change in changed)
             done = f"from {len(rows):,} finished trials on"
             marks += [f"{change} ({done})" for change in changed]
-    number, notes = rewind(directory, store, plan, found, anew=other_program)
-    if retry:
-        rows = store.read("trials")
-        if len(rows):
-            store.forget(trials_in(rows.query("status == 'diverged'")))
-    following = max(checkpoint.numbered(directory / checkpoint.PLACE), default=0) + 1
     identities = {program.name: asdict(program.identity) for program in plan.programs}
-    return Claim(identities, per_device, number, following, marks, notes)
+    return Admission(identities, per_device, marks, other_program)
 
 
-def rewind(
-    directory: Path, store: Store, plan: Plan, found: Latest, *, anew: bool = False
-) -> tuple[int | None, list[str]]:
-    """(the checkpoint to go on from, what is wrong with later ones); the store is rewound to it.
-
-    Without a checkpoint every trial that has finished counts, and the curves of the others,
-    which start anew, are dropped.
-
-    Args:
-        directory: of the study.
-        store: of the study.
-        plan: of this launch.
-        found: among its checkpoints.
-        anew: the checkpoints are of another program, and cannot be gone on from.
-    """
-    number, notes = (None, []) if anew else (found.number, found.complaints)
-    checkpoint.clear(directory / checkpoint.PLACE, after=number)
-    if number is not None:
-        store.rewind(found.host["position"])
-        return number, notes
-    if store.unsettled:
-        store.compact(labels(reached(plan, store.read("trials"))), complete=False)
-        store.drop("curves")
-    if notes or anew:
-        notes.append("no checkpoint can be used: trials that had not finished start anew")
-    return None, notes
-
-
-def settle(directory: Path) -> None:
-    """Bring the tables of a study in order, without its plan: what a killed launch left undone.
-
-    Raises:
-        UserError: a process is at work in the directory.
-    """
-    store, record = Store(directory), record_of(directory)
-    if not store.unsettled or record is None:
-        return
-    with locked(directory):
-        places = {point["name"]: i for i, point in enumerate(record["points"])}
-        rows = store.read("trials")
-        if rows.empty:
-            return
-        rounds = rows.get("round", 0)
-        rows = rows.assign(_round=rounds, _place=[places.get(p, -1) for p in rows["point"]])
-        rows = rows.sort_values(["_round", "_place", "restart"], kind="stable")
-        names = rows[["trial", "point", "group"]].itertuples(index=False, name=None)
-        order = {trial: {"point": point, "group": group} for trial, point, group in names}
-        store.compact(order, complete=False)
-
-
-def missing(plan: Plan, rounds: Rounds, rows: pd.DataFrame, *, retry: bool = False) -> set[str]:
-    """The programs that have anything to train; of a later round, any may."""
-    if len(rounds) < plan.rounds.n:
-        return {program.name for program in plan.programs}
-    done = trials_in(rows)
-    if retry and len(rows):
-        done -= trials_in(rows.query("status == 'diverged'"))
-    points = {trial.point.name for trial in rounds[-1] if trial.id not in done}
-    return {p.name for p in plan.programs if any(point.name in points for point in p.points)}
-
-
-def labels(rounds: Rounds) -> dict[str, dict[str, str]]:
-    """What the store's tables take from the plan: the order of its trials, and their names."""
-    return {
-        t.id: {"point": t.point.name, "group": t.point.group} for trials in rounds for t in trials
-    }
+def recorded_programs(plan: Plan, manifest: Manifest) -> dict[str, Manifest]:
+    """{program of the plan: what was recorded of it}, matched by statics."""
+    programs = manifest["provenance"]["programs"].values()
+    recorded = {}
+    for program in plan.programs:
+        statics = json.loads(json.dumps(program.statics))  # as they read when recorded
+        for entry in programs:
+            if entry["statics"] == statics:
+                recorded[program.name] = entry
+    return recorded
 
 
 def identified(
     plan: Plan,
-    record: Record,
-    recorded: dict[str, Record],
+    manifest: Manifest,
+    recorded: dict[str, Manifest],
     directory: Path,
     *,
     allow_changed: bool,
@@ -260,22 +132,22 @@ def identified(
     Raises:
         UserError: the directory holds another study, or its seed, level, data or task has changed.
     """
-    if record["experiment"] != plan.experiment:
-        raise _another(directory, plan, f"the experiment {record['experiment']!r}")
-    if record["rounds"]["name"] != plan.rounds.name:
-        then, now = (name or "one round" for name in (record["rounds"]["name"], plan.rounds.name))
+    if manifest["experiment"] != plan.experiment:
+        raise _another(directory, plan, f"the experiment {manifest['experiment']!r}")
+    if manifest["rounds"]["name"] != plan.rounds.name:
+        then, now = (name or "one round" for name in (manifest["rounds"]["name"], plan.rounds.name))
         raise _another(directory, plan, f"its rounds are {then}, not {now}")
     changed = _changes(
-        {"seed": record["seed"], "level of significance": record["significance"]},
+        {"seed": manifest["seed"], "level of significance": manifest["significance"]},
         {"seed": plan.seed, "level of significance": plan.significance},
     )
     identities = {}
     for program in plan.programs:
-        if said := recorded.get(program.name):
+        if entry := recorded.get(program.name):
             now = {"data set": program.identity.fingerprint, "task version": program.task.version}
-            then = {"data set": said["data"], "task version": said["version"]}
+            then = {"data set": entry["data"], "task version": entry["version"]}
             changed += _changes(then, now, of=_of(plan, program))
-            identities[program.name] = Identity(**said["identity"])
+            identities[program.name] = Identity(**entry["identity"])
     if changed and not allow_changed:
         raise _refused(changed)
     return plan.with_identities(identities), changed
@@ -283,8 +155,8 @@ def identified(
 
 def changed_conditions(
     plan: Plan,
-    record: Record,
-    trained: dict[str, Record],
+    manifest: Manifest,
+    trained: dict[str, Manifest],
     slots: dict[str, int],
     *,
     allow_changed: bool,
@@ -293,7 +165,7 @@ def changed_conditions(
 
     Args:
         plan: of this launch.
-        record: of the study.
+        manifest: of the study.
         trained: what was recorded of the programs that are trained in this launch.
         slots: {program: slots per device} of this launch.
         allow_changed: go on all the same.
@@ -301,14 +173,14 @@ def changed_conditions(
     Raises:
         UserError: something has, and that is not allowed.
     """
-    changed = _changes(record["provenance"]["conditions"], conditions(plan))
+    changed = _changes(manifest["provenance"]["conditions"], conditions(plan))
     marked = []
     for program in plan.programs:
-        if said := trained.get(program.name):
+        if entry := trained.get(program.name):
             of = _of(plan, program)
-            then, now = {PROGRAM: said["stablehlo"]}, {PROGRAM: program.stablehlo}
+            then, now = {PROGRAM: entry["stablehlo"]}, {PROGRAM: program.stablehlo}
             changed += _changes(then, now, of=of)
-            then = {"slots per device": said["slots_per_device"]}
+            then = {"slots per device": entry["slots_per_device"]}
             marked += _changes(then, {"slots per device": slots[program.name]}, of=of)
     if changed and not allow_changed:
         raise _refused(changed)
@@ -316,7 +188,7 @@ def changed_conditions(
 
 
 def refuse_foreign(
-    plan: Plan, rounds: Rounds, rows: pd.DataFrame, held: set[str], directory: Path
+    plan: Plan, rounds: RoundTrials, rows: pd.DataFrame, held: set[str], directory: Path
 ) -> None:
     """A trial that the plan does not have means that this is another study's place.
 
@@ -359,7 +231,7 @@ def _refused(changed: list[str]) -> UserError:
     )
 
 
-def _changes(then: Record, now: Record, of: str = "") -> list[str]:
+def _changes(then: Manifest, now: Manifest, of: str = "") -> list[str]:
     return [
         f"{what}{of}: {then.get(what)}, now {value}"
         for what, value in now.items()

@@ -83,36 +83,32 @@ def rows(baseline: Setting, changes: Mapping[str, Sequence[Setting]]) -> list[Se
     return table
 
 
-def ablations(
-    config: Any, changes: Mapping[str, Sequence[Setting]], strengths: Sequence[str]
-) -> list[Setting]:
-    """An experiment's ablation table; or, where strengths are given, their grid instead.
-
-    The Config's other axes multiply either.
-
-    Args:
-        config: what was asked for.
-        changes: the rows of the table, over a baseline that changes nothing.
-        strengths: the fields that the rows set.
-    """
-    given = axes(config)
-    chosen = {name: given.pop(name) for name in strengths if name in given}
-    table = product(**chosen) if chosen else rows({}, changes)
-    return cross(table, product(**given))
-
-
-def tabled(config: Any, table: Sequence[Setting]) -> list[Setting]:
+def table(config: Any, rows: Sequence[Setting]) -> list[Setting]:
     """An experiment's table; or, where fields that its rows set are given, their grid instead.
 
     The Config's other axes multiply the table. A row that says how long it trains keeps that, and
     is there once.
+
+    >>> from ablax.config import BaseConfig, hparam
+    >>> class Config(BaseConfig):
+    ...     l2: float = hparam(0.0, "strength")
+    ...     noise: float = hparam(0.0, "deviation")
+    >>> ROWS = rows({}, {"L2": product(l2=[0.1])})
+    >>> table(Config(noise=(0.0, 1.0)), ROWS[1:])
+    [{'group': 'L2', 'l2': 0.1, 'noise': 0.0}, {'group': 'L2', 'l2': 0.1, 'noise': 1.0}]
+    >>> table(Config(l2=(0.0, 1.0)), ROWS)
+    [{'l2': 0.0}, {'l2': 1.0}]
     """
     given = axes(config)
-    fields = {field for row in table for field in row}
+    fields = {field for row in rows for field in row}
     if (fields - {GROUP, "steps", "eval_every"}) & given.keys():
         return product(**given)
-    found = [setting | row for row in table for setting in product(**given)]
-    return [point for i, point in enumerate(found) if point not in found[:i]]
+    points = [
+        row | {field: value for field, value in setting.items() if field not in row}
+        for row in rows
+        for setting in product(**given)
+    ]
+    return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
 def axes(config: Any) -> dict[str, tuple]:

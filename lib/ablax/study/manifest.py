@@ -1,36 +1,67 @@
-"""Where a result comes from: versions, device, commit, data, program."""
+"""study.json: the plan of a study and where its results come from; written and read here."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from ablax.study.plan import Plan, describe
+from ablax.checkout import COMMAND
+from ablax.errors import UserError
+from ablax.rundir.directory import STUDY
+from ablax.study.plan import Identity, Plan, describe
 from ablax.study.recorder import settings
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def record(plan: Plan, command: str, *, slots: dict[str, int], marks: list[str]) -> dict[str, Any]:
-    """What study.json says.
+Manifest = dict[str, Any]
+"""study.json as a dict."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The command that launched a study.
+
+    Attributes:
+        command: as a user would type it again.
+        file: of an experiment of one's own, relative to the working directory; None otherwise.
+        preset: the preset that it trains, unless flags changed what is trained.
+    """
+
+    command: str = ""
+    file: str | None = None
+    preset: str | None = None
+    working_directory: str = ""
+
+    @classmethod
+    def of(cls, arguments: Sequence[str], preset: str | None = None) -> "Origin":
+        """The origin of a study that this process launches with these arguments."""
+        file = arguments[0] if arguments and arguments[0].endswith(".py") else None
+        return cls(command_line(arguments), file, preset, os.getcwd())
+
+
+def manifest_of(plan: Plan, origin: Origin, *, slots: dict[str, int], marks: list[str]) -> Manifest:
+    """Return what study.json holds.
 
     Args:
         plan: what is trained.
-        command: that started it.
+        origin: the command that started it.
         slots: {program: slots per device}.
         marks: what has changed during the study.
     """
     objective = plan.programs[0].task.objective
     return {
         "experiment": plan.experiment,
+        "preset": origin.preset,
         "id": plan.id,
         "seed": plan.seed,
         "restarts": plan.restarts,
@@ -46,20 +77,22 @@ def record(plan: Plan, command: str, *, slots: dict[str, int], marks: list[str])
         "metrics": {m.name: m.direction for p in plan.programs for m in p.task.metrics},
         "significance": plan.significance,
         "marks": marks,
-        "provenance": provenance(plan, command, slots),
+        "provenance": provenance(plan, origin, slots),
     }
 
 
-def provenance(plan: Plan, command: str, slots: dict[str, int]) -> dict[str, Any]:
+def provenance(plan: Plan, origin: Origin, slots: dict[str, int]) -> dict[str, Any]:
     """Everything that a stranger needs to repeat the study, or to see why it differs.
 
     Args:
         plan: what is trained.
-        command: that started it.
+        origin: the command that started it.
         slots: {program: slots per device}.
     """
     return {
-        "command": command,
+        "command": origin.command,
+        "file": origin.file,
+        "working_directory": origin.working_directory,
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -121,4 +154,27 @@ def commit() -> str | None:
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
     """A command as a user would type it again; without arguments, that of this process."""
-    return shlex.join(["./launch.sh", *(sys.argv[1:] if arguments is None else arguments)])
+    return shlex.join([COMMAND, *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """study.json; None if there is none yet.
+
+    Raises:
+        UserError: it is not what a launch writes.
+    """
+    path = directory / STUDY
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        _ = manifest["experiment"], manifest["seed"], manifest["points"], manifest["rounds"]["name"]
+        _ = manifest["significance"], manifest["provenance"]["command"]
+        _ = list(manifest["marks"])
+        _ = dict(manifest["provenance"]["conditions"])
+        for entry in manifest["provenance"]["programs"].values():
+            _ = Identity(**entry["identity"]), dict(entry["statics"])
+            _ = entry["data"], entry["version"], entry["stablehlo"], entry["slots_per_device"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory} holds no readable study: {path}: {error}") from error
+    return manifest

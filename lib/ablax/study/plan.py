@@ -4,40 +4,23 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import pandas as pd
 
 from ablax.config import STREAMS, canonical, field_specs, statics_of, validate
-from ablax.engine import engine
 from ablax.engine.mesh import device_kind, memory_per_device, slots_per_device
-from ablax.engine.programs import bytes_per_slot, solo_hlo
+from ablax.engine.shapes import bytes_per_slot, solo_hlo
+from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError, flag_of
+from ablax.experiment import SIGNIFICANCE, Experiment
 from ablax.study import grid
 from ablax.study.rounds import Gives, Halving, OneRound, Rounds, Wanted
 from ablax.task import Task, Trial
-
-SIGNIFICANCE = 0.05
-"""The level of the comparisons with a baseline, where an experiment states none."""
-
-
-class Experiment(Protocol):
-    """What a module in `experiments/` exports.
-
-    Also, if it is not to be the default: SIGNIFICANCE, the level at which its table calls a
-    difference significant, and KEEP, whose snapshots to keep.
-    """
-
-    Config: type
-    PRESETS: Mapping[str, Any]
-    points: Callable[[Any], list[grid.Setting]]
-    task: Callable[[Any], Task]
-    figures: Callable[[Any], dict[str, Any]]
-    CLAIMS: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -118,7 +101,7 @@ class Program:
     @property
     def example(self) -> Trial:
         """A trial that has the shapes of all."""
-        return engine.take(engine.trials_of([self.points[0].config], [0], 0), 0)
+        return take(trials_of([self.points[0].config], [0], 0), 0)
 
     @cached_property
     def stablehlo(self) -> str:
@@ -242,7 +225,6 @@ def _short(value: Any) -> str:
 
 
 def make_plan(
-    name: str,
     experiment: Experiment,
     config: Any,
     *,
@@ -262,12 +244,13 @@ def make_plan(
     programs = []
     for members in by_statics.values():
         task = experiment.task(statics_of(members[0].config))
-        example = engine.take(engine.trials_of([members[0].config], [0], seed), 0)
+        example = take(trials_of([members[0].config], [0], seed), 0)
         size = bytes_per_slot(task, example)
         n_trials = len(members) * restarts
         programs.append(
             Program(
-                name=" ".join(f"{k}={getattr(members[0].config, k)}" for k in statics) or name,
+                name=" ".join(f"{k}={getattr(members[0].config, k)}" for k in statics)
+                or experiment.name,
                 task=task,
                 points=tuple(members),
                 identity=Identity(seed, task.version, task.fingerprint),
@@ -280,7 +263,7 @@ def make_plan(
     if halving is not None:
         rounds = Halving(halving, points, restarts, programs[0].task.objective)
     return Plan(
-        experiment=name,
+        experiment=experiment.name,
         points=points,
         restarts=restarts,
         seed=seed,
@@ -288,7 +271,7 @@ def make_plan(
         devices=jax.device_count(),
         device_kind=device_kind(),
         rounds=rounds,
-        significance=getattr(experiment, "SIGNIFICANCE", SIGNIFICANCE),
+        significance=experiment.significance,
     )
 
 

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 from flax.serialization import from_state_dict
 
-from ablax.engine import engine
-from ablax.engine import processes as hosts
+from ablax.engine import processes
 from ablax.engine.engine import Boundary, Engine, Inherited, Statistics
 from ablax.engine.mesh import fitting_slots, memory_per_device, mesh_of
-from ablax.engine.programs import start_of
+from ablax.engine.shapes import start_of
 from ablax.engine.slots import Slot, Status
+from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError
 from ablax.rundir.checkpoint import Checkpoint, Checkpoints
+from ablax.rundir.directory import STUDY
 from ablax.rundir.store import Store, write_json
-from ablax.study.admission import STUDY
-from ablax.study.manifest import record
+from ablax.study.manifest import Origin, manifest_of
 from ablax.study.plan import Plan, PlannedTrial, Program
 from ablax.study.progress import Progress
 from ablax.study.recorder import Recorder, best_seen, slot_arrays, slot_of
@@ -31,7 +31,7 @@ from ablax.study.snapshots import Keep, Snapshots
 from ablax.task import Trial
 
 GO_ON, SAVE, STOP = 0, 1, 2
-"""What a host may say at a boundary; the largest word of all hosts counts."""
+"""What a host may say at a boundary; the largest word of all processes counts."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Run:
 
     plan: Plan
     directory: Path
-    command: str
+    origin: Origin
     keep: Keep
     store: Store
     checkpoints: Checkpoints
@@ -71,27 +71,27 @@ class Run:
 
     def finished(self) -> pd.DataFrame:
         """The rows of all finished trials, on every host."""
-        if not hosts.many():
+        if not processes.many():
             return self.store.read("trials")
-        return pd.DataFrame(hosts.decided(lambda: self.store.read("trials").to_dict("list")))
+        return pd.DataFrame(processes.decided(lambda: self.store.read("trials").to_dict("list")))
 
     def mark(self, text: str) -> None:
         """Say what makes this study differ from its plan, here and in study.json."""
         self.marks.append(text)
         self.progress.say(text)
-        self.write_record()
+        self.write_manifest()
 
-    def write_record(self) -> None:
+    def write_manifest(self) -> None:
         """Write study.json."""
-        if hosts.first():
-            said = record(self.plan, self.command, slots=self.slots, marks=self.marks)
-            write_json(self.directory / STUDY, said)
+        if processes.first():
+            manifest = manifest_of(self.plan, self.origin, slots=self.slots, marks=self.marks)
+            write_json(self.directory / STUDY, manifest)
 
 
 def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) -> None:
     """Train trials of one program to their ends, or until the run is asked to stop."""
     trials = sorted(trials, key=lambda trial: trial.restart)  # early rows cover all points
-    columns = engine.trials_of(
+    columns = trials_of(
         [t.point.config for t in trials],
         [t.restart for t in trials],
         run.plan.seed,
@@ -99,7 +99,7 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
     )
     runner = _engine(run, program)
     given = _given(run, runner, program, trials, columns)
-    if hosts.decided(lambda: sorted(given)) != sorted(given):
+    if processes.decided(lambda: sorted(given)) != sorted(given):
         raise UserError(
             f"process {jax.process_index()} does not see what the first one has written under "
             f"{run.directory}; expected a directory that all processes share"
@@ -109,13 +109,15 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
         run.progress.extend(0, -saved)
     snapshots = Snapshots(run.keep, run.store, program)
     many = run.plan.rounds.n > 1
-    recorder = Recorder(run.store, snapshots, _states(program), rounds=many, writes=hosts.first())
+    recorder = Recorder(
+        run.store, snapshots, _states(program), rounds=many, writes=processes.first()
+    )
     intervals = np.array([t.point.config.eval_every for t in trials])
     for interval in np.unique(intervals):
         members = np.flatnonzero(intervals == interval)
         chosen = [trials[i] for i in members]
         boundaries = runner.run(
-            engine.take(columns, members),
+            take(columns, members),
             int(interval),
             given={at: given[i] for at, i in enumerate(members.tolist()) if i in given},
             signal=run.signal,
@@ -182,7 +184,7 @@ def _engine(run: Run, program: Program) -> Engine:
             compiler_options=autotuned(run.directory),
         )
         needed = runner.bytes_per_device
-        fitting = hosts.decided(partial(fitting_slots, slots, needed, memory_per_device()))
+        fitting = processes.decided(partial(fitting_slots, slots, needed, memory_per_device()))
         if fitting == slots:
             break
         run.slots[program.name] = fitting
@@ -227,7 +229,7 @@ def _given(
         slots = slot_of(run.restored.arrays, like=runner.slots)
         for row, trial in enumerate(run.restored.host["holds"]):
             if trial in at:
-                given[at[trial]] = engine.take(slots, row)
+                given[at[trial]] = take(slots, row)
     children: dict[str, list[int]] = {}
     for i, trial in enumerate(trials):
         if trial.parent is not None and i not in given:
@@ -242,7 +244,7 @@ def _given(
         slots = slot_of(arrays, like=runner.slots)
         for row, parent in enumerate(parents):
             for i in children.get(parent, ()):
-                given[i] = _continued(engine.take(slots, row), engine.take(columns, i))
+                given[i] = _continued(take(slots, row), take(columns, i))
     return given
 
 
@@ -262,11 +264,11 @@ def _snapshots(run: Run, parents: set[str]) -> dict[str, Any]:
     for program in run.plan.programs:
         like = start_of(program.task, program.example).best
         snapshots = Snapshots("all", run.store, program)
-        hosts.decided(snapshots.settle)
+        processes.decided(snapshots.settle)
         for trials, tree in snapshots.read():
             for row, trial in enumerate(trials):
                 if trial in parents:
-                    found[trial] = from_state_dict(like, engine.take(tree["variables"], row))
+                    found[trial] = from_state_dict(like, take(tree["variables"], row))
     if lost := parents - found.keys():
         raise UserError(
             f"the snapshots of {len(lost)} parents are missing under {run.directory}; "

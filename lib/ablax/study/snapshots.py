@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from flax.serialization import to_state_dict
 
-from ablax.engine import processes as hosts
-from ablax.engine.engine import Finished, stacked, take
+from ablax.engine import processes
+from ablax.engine.engine import Finished
+from ablax.engine.trials import stacked, take
 from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.rundir.store import Store
@@ -122,8 +123,8 @@ def _read(place: Path) -> tuple[list[str], dict[str, Any]]:
     import orbax.checkpoint as ocp
 
     try:
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=hosts.alone())
-        with ocp.Checkpointer(handler, multiprocessing_options=hosts.alone()) as reader:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=processes.alone())
+        with ocp.Checkpointer(handler, multiprocessing_options=processes.alone()) as reader:
             shapes = reader.metadata(place).item_metadata.tree
             kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
             item = reader.restore(place, restore_args=kinds)
@@ -136,9 +137,9 @@ def _write(place: Path, item: Any) -> None:
     """Replace what is at `place` once the new item is whole; only this process takes part."""
     import orbax.checkpoint as ocp
 
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=hosts.alone())
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=processes.alone())
     try:
-        with ocp.Checkpointer(handler, multiprocessing_options=hosts.alone()) as writer:
+        with ocp.Checkpointer(handler, multiprocessing_options=processes.alone()) as writer:
             writer.save(_new(place), args=ocp.args.StandardSave(item), force=True)
         _settle(place)
     except Exception as error:  # whatever the layers below raise when a disk is full

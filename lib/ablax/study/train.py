@@ -13,18 +13,22 @@ from typing import Any, TextIO
 
 import jax
 
-from ablax.engine import processes as hosts
+from ablax.engine import processes
 from ablax.engine.mesh import LANES
 from ablax.errors import UserError
 from ablax.interrupts import handled
 from ablax.rundir import checkpoint
 from ablax.rundir.checkpoint import Checkpoints
+from ablax.rundir.directory import prepare
 from ablax.rundir.lock import locked
 from ablax.rundir.store import Store, trials_in
-from ablax.study.admission import Claim, claim, labels, prepare, reached, rewind
+from ablax.study.admission import Admission, admit, contents_of
+from ablax.study.lineage import labels, reached
+from ablax.study.manifest import Origin
 from ablax.study.plan import Identity, Plan
 from ablax.study.progress import Progress
 from ablax.study.recorder import checkpoint_rows, timing_rows
+from ablax.study.rewinding import Start, make_ready, rewind
 from ablax.study.run import Run, train_program
 from ablax.study.snapshots import Keep, Snapshots
 
@@ -43,7 +47,7 @@ def train(
     directory: Path,
     *,
     keep: Keep = "none",
-    command: str = "",
+    origin: Origin | None = None,
     checkpoint_minutes: float = 5.0,
     allow_changed: bool = False,
     retry: bool = False,
@@ -55,9 +59,9 @@ def train(
 
     Args:
         plan: of the study.
-        directory: where it is kept. With several hosts, a place that all of them see.
+        directory: where it is kept. With several processes, a place that all of them see.
         keep: whose snapshots to keep.
-        command: that started it, for study.json.
+        origin: the command that started it, for study.json.
         checkpoint_minutes: between two checkpoints.
         allow_changed: go on although what the study was trained with has changed.
         retry: train diverged trials again.
@@ -69,43 +73,55 @@ def train(
     started = time.perf_counter()
     with ExitStack() as stack:
 
-        def take_hold() -> dict[str, Any]:
+        def decide() -> dict[str, Any]:
             prepare(directory)
             stack.enter_context(locked(directory))
-            return asdict(
-                claim(plan, directory, allow_changed=allow_changed, retry=retry, slots=slots)
+            contents = contents_of(directory)
+            admission = admit(
+                plan, contents, directory, allow_changed=allow_changed, retry=retry, slots=slots
             )
+            named = _named(plan, admission)
+            start = make_ready(
+                named, directory, contents.checkpoint, anew=admission.other_program, retry=retry
+            )
+            return {"admission": asdict(admission), "start": start._asdict()}
 
-        found = Claim(**hosts.decided(take_hold))
-        plan = plan.with_identities({n: Identity(**i) for n, i in found.identities.items()})
+        decided = processes.decided(decide)
+        admission, start = Admission(**decided["admission"]), Start(**decided["start"])
+        plan = _named(plan, admission)
         place = directory / checkpoint.PLACE
         run = Run(
             plan=plan,
             directory=directory,
-            command=command,
+            origin=origin or Origin(),
             keep="all" if plan.rounds.gives == "snapshot" else keep,
             store=Store(directory),
-            checkpoints=Checkpoints(place, checkpoint_minutes, found.number),
+            checkpoints=Checkpoints(place, checkpoint_minutes, start.number),
             progress=stack.enter_context(Progress(plan.programs[0].task.objective, _stream())),
             stop=stack.enter_context(_interruptible()),
-            slots=found.slots,
-            marks=found.marks,
+            slots=admission.slots,
+            marks=admission.marks,
         )
         stack.callback(run.checkpoints.close)
-        for note in found.notes:
+        for note in start.notes:
             run.progress.say(note)
-        _restore(run, found.checkpoint)
+        _restore(run, start.checkpoint)
         before = len(run.finished())
         _train_within_memory(run)
-        return _settle(run, before, started)
+        return _finish(run, before, started)
+
+
+def _named(plan: Plan, admission: Admission) -> Plan:
+    """The plan with its trials named as an earlier launch named them."""
+    return plan.with_identities({n: Identity(**i) for n, i in admission.identities.items()})
 
 
 def _restore(run: Run, number: int | None) -> None:
-    """Go on from a checkpoint: the store has been rewound to it."""
+    """Resume from a checkpoint: the store has been rewound to it."""
     if number is not None:
         run.restored = checkpoint.read(run.checkpoints.place, number)
         run.store.position = max(run.store.position, run.restored.host["position"])
-        run.progress.say(f"going on from checkpoint {number}")
+        run.progress.say(f"resuming from checkpoint {number}")
 
 
 def _train_within_memory(run: Run) -> None:
@@ -117,17 +133,17 @@ def _train_within_memory(run: Run) -> None:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             # Nothing may hold on to the arrays of the failed engine through the traceback.
-            said = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0]
         fewer = run.slots[run.program] // 2 // LANES * LANES
         full = f"out of memory with {run.slots[run.program]} slots per device of {run.program}"
-        if fewer < LANES or hosts.many():
+        if fewer < LANES or processes.many():
             advice = f"try --slots {fewer}" if fewer >= LANES else "the program needs more memory"
-            raise UserError(f"{full} ({said}); what is finished is kept; {advice}")
+            raise UserError(f"{full} ({reason}); what is finished is kept; {advice}")
         run.engines.clear()
         run.slots[run.program] = fewer
         run.checkpoints.wait()
-        found = checkpoint.latest(run.checkpoints.place)
-        number, _ = rewind(run.directory, run.store, run.plan, found)
+        latest = checkpoint.latest(run.checkpoints.place)
+        number, _ = rewind(run.directory, run.store, run.plan, latest)
         run.mark(f"{full}: {fewer} from then on")
         _restore(run, number)
 
@@ -143,7 +159,7 @@ def _train_rounds(run: Run) -> None:
         if not todo:
             return
         if announced < 0:
-            run.write_record()
+            run.write_manifest()
         if announced < len(rounds) - 1:
             announced = len(rounds) - 1
             run.progress.extend(len(todo), sum(trial.end - trial.start for trial in todo))
@@ -151,13 +167,13 @@ def _train_rounds(run: Run) -> None:
             points = {point.name for point in program.points}
             members = [trial for trial in todo if trial.point.name in points]
             # Before the next program is compiled; within one every boundary asks.
-            run.stopped = run.stopped or hosts.decided(run.stop.is_set)
+            run.stopped = run.stopped or processes.decided(run.stop.is_set)
             if members and not run.stopped:
                 run.program = program.name
                 train_program(run, program, members)
 
 
-def _settle(run: Run, before: int, started: float) -> Result:
+def _finish(run: Run, before: int, started: float) -> Result:
     """Bring what is finished to its final form; a whole study needs no checkpoint any more."""
     rows = run.finished()
     done = trials_in(rows)
@@ -165,7 +181,7 @@ def _settle(run: Run, before: int, started: float) -> Result:
     planned = [trial for trials in rounds for trial in trials]
     missing = sum(trial.id not in done for trial in planned)
     complete = missing == 0 and len(rounds) == run.plan.rounds.n
-    if hosts.first():
+    if processes.first():
         for name, statistics in run.statistics.items():
             run.store.append("timings", timing_rows(name, statistics))
         if run.statistics:
@@ -175,7 +191,7 @@ def _settle(run: Run, before: int, started: float) -> Result:
         kept = {t.id: t.point.name for t in planned if t.id not in superseded}
         for program in run.plan.programs:
             Snapshots(run.keep, run.store, program).merge(kept)
-        if run.store.unsettled:
+        if run.store.has_parts:
             run.store.compact(labels(rounds), complete=complete)
     run.checkpoints.close()
     if complete:
@@ -185,7 +201,7 @@ def _settle(run: Run, before: int, started: float) -> Result:
 
 def _stream() -> TextIO:
     """Where progress is shown: on the first host alone."""
-    return sys.stderr if hosts.first() else open(os.devnull, "w")
+    return sys.stderr if processes.first() else open(os.devnull, "w")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def processes_of(
     where: Where,
     command: Sequence[str],
     environ: Mapping[str, str],
-    prefix: Sequence[str] = (sys.executable, "-m", "experiments"),
+    prefix: Sequence[str] = (sys.executable, "-m", "ablax"),
 ) -> list[Process]:
     """The processes that run the study on this machine.
 
