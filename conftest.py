@@ -1,23 +1,116 @@
-"""Strict JAX for every test: implicit rank promotion and dtype promotion raise.
+"""Every test: strict JAX, one compilation cache, cheap figures, groups for two workers.
 
-Eight virtual CPU devices, so that one process can build meshes of 1, 2 and 8. What is compiled
-twice in one session is compiled once: the cache is the session's own, and starts empty.
+Implicit rank promotion and dtype promotion raise. Eight virtual CPU devices, so that one process
+can build meshes of 1, 2 and 8. Compiled programs are kept in the user's cache directory, for both
+workers and for the next run.
 """
 
-import atexit
+import gc
 import os
-import shutil
-import tempfile
+import signal
+from pathlib import Path
+from typing import Any
 
-import jax
+HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(HOME / "ablax" / "compiled-for-tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import jax  # noqa: E402  (it reads the variables above)
+import pytest  # noqa: E402
+
+from ablax import interrupts  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    cache = tempfile.mkdtemp(prefix="ablax-tests-")
-    atexit.register(shutil.rmtree, cache, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache  # for the processes that tests start
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+ROOT = Path(__file__).parent
+ALONE = "starts processes or measures time"
+"""Group of the tests that one worker runs one after another."""
+STARTS_PROCESSES = (
+    "tests/bench", "tests/cli/test_processes.py", "tests/cli/test_launchers.py",
+    "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/test_install.py",
+)  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests to --all; keep the tests of a file in one worker, largest files first."""
+    named = any("::" in argument for argument in config.args)
+    if not (config.getoption("--all") or named):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+    sizes: dict[str, int] = {}
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        alone = path.startswith(STARTS_PROCESSES)
+        group = ALONE if alone else path
+        item.add_marker(pytest.mark.xdist_group(group))
+        sizes[path] = 10**9 if alone else item.path.stat().st_size
+    items.sort(key=lambda item: -sizes[item.path.relative_to(ROOT).as_posix()])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    """Compiled programs of a file leave the process with it."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cheap_figures():
+    """Figures of reports are drawn small and without the layout engine."""
+    from ablax.report import plot
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plot.STYLE, "figure.constrained_layout.use", False)
+        patch.setitem(plot.STYLE, "savefig.dpi", 30)
+        yield
+
+
+@pytest.fixture
+def full_figures(monkeypatch):
+    """For a test about the picture: figures as users get them."""
+    from ablax.report import plot
+
+    monkeypatch.setitem(plot.STYLE, "figure.constrained_layout.use", True)
+    monkeypatch.delitem(plot.STYLE, "savefig.dpi")
+
+
+# A SIGTERM in the middle of a test ends pytest, though training handles it to stop at a
+# checkpoint. One that a test sends itself is the test's own affair.
+
+_own: list[int] = []
+_raise_signal, _kill, _handled = signal.raise_signal, os.kill, interrupts.handled
+
+
+def _raise(number: int) -> None:
+    _own.append(number)
+    _raise_signal(number)
+
+
+def _send(pid: int, number: int) -> None:
+    if pid == os.getpid():
+        _own.append(number)
+    _kill(pid, number)
+
+
+def _handled_or_ended(handler: Any) -> Any:
+    def sent(number: int, frame: Any) -> None:
+        if number in _own:
+            _own.remove(number)
+        elif number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            _raise_signal(number)
+        handler(number, frame)
+
+    return _handled(sent)
+
+
+signal.raise_signal, os.kill = _raise, _send
+interrupts.handled = _handled_or_ended

@@ -78,6 +78,7 @@ export PYTHONPATH="$root/lib:$root${PYTHONPATH:+:$PYTHONPATH}"
 if [ "${1:-}" = test ]; then
   shift
   cd "$root"
-  exec "$python" -m pytest "$@"
+  # Two workers; --all adds the tests marked slow.
+  exec "$python" -m pytest -n 2 --dist loadgroup "$@"
 fi
 exec "$python" -m experiments "$@"

@@ -1,7 +1,8 @@
 """What does it cost to be too sure: all weights of a classifier times ten?
 
 Logistic regression on two overlapping half moons. After training, weights and bias are multiplied
-by 1, 3, 10 or 30: σ(10 w·x) instead of σ(w·x). The predictions stay the same, only surer.
+by 1, 3, 10 or 30: σ(10 w·x) instead of σ(w·x). The predicted classes stay the same, with more
+confidence.
 
 Source: course notes, "Considering the Activation Functions".
 
@@ -17,50 +18,40 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from ablax import losses, metrics, optimizers, schedules
-from ablax.config import BaseConfig, Preset, hparam
-from ablax.data import split
+import ablax as ax
+from ablax import grid, plot
 from ablax.data.generated import moons
-from ablax.losses import reduce
-from ablax.metrics import ACCURACY, Metric
-from ablax.nn.linear import Linear
-from ablax.report import plot as draw
-from ablax.report.claims import Claim, between, difference
-from ablax.report.quantities import NEGATIVE, Effect
-from ablax.report.study import Study
-from ablax.study import grid
-from ablax.task import Task
-from ablax.tasks.supervised import in_chunks, supervised
+from ablax.tasks.supervised import in_chunks
 
 
-class Config(BaseConfig):
-    learning_rate: float = hparam(0.3, "initial rate, decayed to 0 by a cosine", low=0)
-    scale: float = hparam(1.0, "factor on weights and bias after training", above=0)
+class Config(ax.BaseConfig):
+    learning_rate: float = ax.hparam(0.3, "initial rate, decayed to 0 by a cosine", low=0)
+    scale: float = ax.hparam(1.0, "factor on weights and bias after training", above=0)
 
 
-def _preset(restarts: int, steps: int) -> Preset:
-    return Preset(Config(steps=steps, eval_every=steps // 5), restarts)
+def _preset(restarts: int, steps: int) -> ax.Preset:
+    return ax.Preset(Config(steps=steps, eval_every=steps // 5), restarts)
 
 
 PRESETS = {"smoke": _preset(4, 100), "default": _preset(32, 500), "paper": _preset(128, 2000)}
 
-TABLE = {f"× {scale}": [{"scale": float(scale)}] for scale in (3, 10, 30)}
+ROWS = grid.rows({}, {f"× {scale}": [{"scale": float(scale)}] for scale in (3, 10, 30)})
 
 
 def points(config: Config) -> list[grid.Setting]:
-    return grid.ablations(config, TABLE, strengths=("scale",))
+    return grid.table(config, ROWS)
 
 
-def task(config: Config) -> Task:
-    model = Linear(n_outputs=1)
-    cross_entropy = losses.loss("sigmoid_binary_cross_entropy")
-    usual = supervised(
+def task(config: Config) -> ax.Task:
+    model = ax.nn.Linear(n_outputs=1)
+    cross_entropy = ax.losses.loss("sigmoid_binary_cross_entropy")
+    usual = ax.supervised(
         model,
-        split(moons(n=1000, noise=0.3), seed=0),
+        ax.data.split(moons(n=1000, noise=0.3), seed=0),
         loss=cross_entropy,
-        metrics={ACCURACY: metrics.accuracy},
-        optimizer=lambda trial: optimizers.sgd(
-            schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
+        metrics={ax.ACCURACY: ax.metrics.accuracy},
+        optimizer=lambda trial: ax.optimizers.sgd(
+            ax.schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
         ),
         batch_size=64,
     )
@@ -70,75 +61,82 @@ def task(config: Config) -> Task:
 
         def of_chunk(x, y, mask):
             z = jnp.asarray(model.apply({"params": scaled}, x))
-            loss, right = cross_entropy(z, y), metrics.accuracy(z, y)
+            loss, right = cross_entropy(z, y), ax.metrics.accuracy(z, y)
             probability = jax.nn.sigmoid(z[:, 0])
             return {
-                "accuracy": reduce(right, mask),
-                "loss": reduce(loss, mask),
-                "loss_where_wrong": reduce(loss, mask & (right == 0)),
-                "slope": reduce(probability * (1 - probability), mask),
+                "accuracy": ax.losses.reduce(right, mask),
+                "loss": ax.losses.reduce(loss, mask),
+                "loss_where_wrong": ax.losses.reduce(loss, mask & (right == 0)),
+                "slope": ax.losses.reduce(probability * (1 - probability), mask),
             }
 
         return in_chunks(of_chunk, split)
 
-    directions = (Metric("loss_where_wrong", "min"), Metric("slope", "max"))
-    return dataclasses.replace(
-        usual, evaluate=evaluate, objective=None, metrics=(*usual.metrics, *directions)
+    metrics = (*usual.metrics, ax.Metric("loss_where_wrong", "min"), ax.Metric("slope", "max"))
+    return dataclasses.replace(usual, evaluate=evaluate, objective=None, metrics=metrics)
+
+
+LABELS = {
+    "test/loss_where_wrong": "mean cross-entropy of misclassified examples (nats)",
+    "test/slope": "mean slope of the sigmoid, σ(z)(1 − σ(z))",
+}
+
+
+def scale_figure(study: ax.Study):
+    """The cost of a mistake and the sigmoid's slope against the factor on the weights."""
+    scales = ax.selection.along(study, "scale")
+    figure, axes = plot.panels(len(LABELS), width=5.0)
+    for number, (panel, (column, label)) in enumerate(zip(axes, LABELS.items(), strict=True)):
+        intervals = [study.interval(point, column) for point in scales.values()]
+        plot.with_intervals(panel, list(scales), intervals, label=label, number=number)
+        panel.set(xscale="log", yscale="log", xlabel="factor on all weights", ylabel=label)
+    return plot.captioned(
+        figure, "The effect of multiplying all weights after training, with 95% intervals."
     )
 
 
-def figures(table: Study) -> dict:
-    order = sorted(table.settings, key=lambda point: table.settings[point]["scale"])
-    scales = [table.settings[point]["scale"] for point in order]
-    columns = {
-        "test/loss_where_wrong": "mean cross-entropy of misclassified examples (nats)",
-        "test/slope": "mean slope of the sigmoid, σ(z)(1 − σ(z))",
-    }
-    figure, axes = draw.panels(len(columns), width=5.0)
-    for number, (ax, (column, label)) in enumerate(zip(axes, columns.items(), strict=True)):
-        values = [table.interval(point, column) for point in order]
-        draw.with_intervals(ax, scales, values, label=label, number=number)
-        ax.set(xscale="log", yscale="log", xlabel="factor on all weights", ylabel=label)
-    caption = "What multiplying all weights after training does, with 95% intervals."
-    return {"scale": draw.captioned(figure, caption)}
+FIGURES = {"scale": scale_figure}
 
 
-def steepens_with_every_factor(table: Study) -> list[Effect] | None:
-    """The slope at each factor against the factor before."""
-    alike: dict[float, list[str]] = {}
-    for point in sorted(table.settings, key=lambda point: table.settings[point]["scale"]):
-        alike.setdefault(table.settings[point]["learning_rate"], []).append(point)
-    return [
-        difference(table, "test/slope", larger, smaller, NEGATIVE)
-        for points in alike.values()
-        for smaller, larger in itertools.pairwise(points)
-    ] or None
+@ax.quantities
+def steepening(study: ax.Study):
+    """The slope at each factor minus that at the factor before, at every learning rate."""
+    differences = {}
+    for rate in sorted({setting["learning_rate"] for setting in study.settings.values()}):
+        scales = ax.selection.along(study, "scale", learning_rate=rate)
+        for (smaller, a), (larger, b) in itertools.pairwise(scales.items()):
+            name = f"test/slope: × {larger:g} − × {smaller:g}, learning_rate={rate:g}"
+            differences[name] = study.differences(b, a, "test/slope")
+    return differences
 
 
 NOTES = "course notes, Considering the Activation Functions"
+cost = ax.column("test/loss_where_wrong")
+slope = ax.column("test/slope")
+loss = ax.column("test/loss")
 CLAIMS = [
-    Claim(
+    ax.Claim(
         "certainty-makes-errors-dear",
         "Ten times the weights make a misclassified example cost more.",
         NOTES,
-        between("test/loss_where_wrong", "× 10", "baseline"),
+        cost["× 10"] > cost[ax.BASELINE],
     ),
-    Claim(
+    ax.Claim(
         "certainty-flattens",
         "Ten times the weights leave the sigmoid less slope to descend.",
         NOTES,
-        between("test/slope", "× 10", "baseline", NEGATIVE),
+        slope["× 10"] < slope[ax.BASELINE],
     ),
-    Claim(
+    ax.Claim(
         "every-factor-flattens-more",
         "The larger the factor on the weights, the smaller the slope.",
         NOTES,
-        steepens_with_every_factor,
+        steepening < 0,
     ),
-    Claim(
+    ax.Claim(
         "certainty-generalizes-worse",
         "Ten times the weights raise the test loss though no prediction changes.",
         NOTES,
-        between("test/loss", "× 10", "baseline"),
+        loss["× 10"] > loss[ax.BASELINE],
     ),
 ]

@@ -5,18 +5,18 @@ overfitting to cure: L1, L2, elastic net, dropout, max-norm and dropout + max-no
 strengths against the same network without any, with shared restarts. SGD with momentum and a
 cosine-decayed rate, early stopping on the validation split.
 
-Source: course notes, "Regularization", "Early Stopping" and "Dropout"; Srivastava et al. 2014
-for max-norm and its combination with dropout.
+Source: course notes, "Regularization", "Early Stopping" and "Dropout"; Srivastava et al. 2014,
+Table 9, for max-norm and its combination with dropout.
 
 Command: ./launch.sh regularization            (about half a minute on 2 CPU cores)
-         ./launch.sh regularization --preset paper (MNIST, 3 x 1024 units as in Srivastava's
-         Study 9; made for a GPU, not run yet)
+         ./launch.sh regularization --preset paper (MNIST, 3 x 1024 units; for a GPU, not run yet)
 
 Expected: test accuracy of the MLP 0.921 without and 0.931 with dropout + max-norm, of the linear
 model 0.920; L1 leaves by far the most weights below 1e-3. The report judges each claim.
 """
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -59,49 +59,45 @@ PRESETS = {
     ),
 }
 
-L1 = grid.product(l1=[3e-5, 1e-4, 3e-4, 1e-3])
-L2 = grid.product(l2=[1e-5, 1e-4, 1e-3, 1e-2])
-ELASTIC_NET = grid.zipped(l1=[3e-5, 1e-4, 3e-4, 1e-3], l2=[1e-5, 1e-4, 1e-3, 1e-2])
-MAX_NORM = grid.product(max_norm=[1.0, 2.0, 3.0, 4.0])
-ROWS = {
-    "linear": {"L1": L1, "L2": L2, "elastic net": ELASTIC_NET, "max-norm": MAX_NORM},
-    "mlp": {
-        "L1": L1,
-        "L2": L2,
-        "elastic net": ELASTIC_NET,
-        "dropout": grid.product(dropout_rate=[0.1, 0.25, 0.5, 0.75]),
-        "max-norm": MAX_NORM,
-        "dropout + max-norm": grid.product(dropout_rate=[0.1, 0.25, 0.5, 0.75], max_norm=[2.0]),
-    },
+METHODS = {
+    "L1": grid.product(l1=[3e-5, 1e-4, 3e-4, 1e-3]),
+    "L2": grid.product(l2=[1e-5, 1e-4, 1e-3, 1e-2]),
+    "elastic net": grid.zipped(l1=[3e-5, 1e-4, 3e-4, 1e-3], l2=[1e-5, 1e-4, 1e-3, 1e-2]),
+    "dropout": grid.product(dropout_rate=[0.1, 0.25, 0.5, 0.75]),
+    "max-norm": grid.product(max_norm=[1.0, 2.0, 3.0, 4.0]),
+    "dropout + max-norm": grid.product(dropout_rate=[0.1, 0.25, 0.5, 0.75], max_norm=[2.0]),
 }
+WITHOUT_DROPOUT = {name: rows for name, rows in METHODS.items() if "dropout" not in name}
+ROWS = {"linear": grid.rows({}, WITHOUT_DROPOUT), "mlp": grid.rows({}, METHODS)}
+STRENGTHS = {  # fields of the table, and their labels in figures
+    "l1": "λ of L1",
+    "l2": "λ of L2",
+    "dropout_rate": "dropout rate",
+    "max_norm": "max-norm bound",
+}
+HIDDEN = {"width", "depth", "activation"}
 ERROR = ax.Metric("error", "min")
 EDGE = 0.5
 BINS = np.linspace(-EDGE, EDGE, 62)
-HIDDEN = {"width", "depth", "activation"}
-STRENGTHS = ("l1", "l2", "dropout_rate", "max_norm")
 
 
 def points(config: Config) -> list[grid.Setting]:
     """The table; or, where strengths are given, their grid. Other axes multiply either."""
     axes = grid.axes(config)
-    strengths = {name: axes.pop(name) for name in STRENGTHS if name in axes}
-    models = axes.pop("model", None)
-    if models and "linear" in models and any(strengths.get("dropout_rate", ())):
+    own_grid = STRENGTHS.keys() & axes.keys()
+    models = axes.pop("model", ("mlp",) if own_grid else tuple(ROWS))
+    if "linear" in models and any(axes.get("dropout_rate", ())):
         raise ax.UserError("--dropout-rate: the linear model has no hidden units to drop")
     hidden = sorted(name for name in HIDDEN & axes.keys() if len(axes[name]) > 1)
     if models == ("linear",) and hidden:
-        raise ax.UserError(f"{'--' + hidden[0]}: the linear model has no hidden layer")
+        raise ax.UserError(f"--{hidden[0]}: the linear model has no hidden layer")
     grids = []
-    for model in models or (["mlp"] if strengths else ROWS):
-        baseline = {"model": model}
-        if strengths:
-            chosen = grid.cross([baseline], grid.product(**strengths))
-        else:
-            chosen = grid.rows(baseline, ROWS[model])
+    for model in models:
         # A linear model is the same whatever the hidden layers of the others are.
         alike = HIDDEN if model == "linear" else set()
         crossed = {name: axis[:1] if name in alike else axis for name, axis in axes.items()}
-        grids.append(grid.cross(chosen, grid.product(**crossed)))
+        table = grid.cross([{}] if own_grid else ROWS[model], grid.product(**crossed))
+        grids.append(grid.cross([{"model": model}], table))
     return grid.chain(*grids)
 
 
@@ -123,18 +119,15 @@ def task(config: Config) -> ax.Task:
         weights = jnp.concatenate([w.ravel() for w in penalties.weights(params)])
         gain = {}
         if config.model == "mlp" and config.depth == 1:  # through more layers no mean is exact
-            scores = partial(model.apply, {"params": params})
+            scores: Any = partial(model.apply, {"params": params})
             shape, rate = splits.pool.x.shape[1:], trial.hparams.dropout_rate
             gain = {"dropout_gain": dropout.mean_gain(scores, rate, trial.rng("measure"), shape)}
-        return (
-            gain
-            | penalties.weight_summary(params)
-            | {
-                "top_share": penalties.top_share(params, 0.1),
-                "weight_histogram": jnp.histogram(jnp.clip(weights, -EDGE, EDGE), BINS)[0],
-                "first_layer": penalties.weights(params)[0][:8],
-            }
-        )
+        others = {
+            "top_share": penalties.top_share(params, 0.1),
+            "weight_histogram": jnp.histogram(jnp.clip(weights, -EDGE, EDGE), BINS)[0],
+            "first_layer": penalties.weights(params)[0][:8],
+        }
+        return gain | penalties.weight_summary(params) | others
 
     def error(outputs, y):  # in the target's own units
         return ax.metrics.absolute_error(outputs, y) * splits.target_scale
@@ -143,9 +136,7 @@ def task(config: Config) -> ax.Task:
         model,
         splits,
         loss=ax.losses.loss("softmax_cross_entropy_with_integer_labels" if classes else "mse"),
-        metrics={ax.ACCURACY: ax.metrics.accuracy}
-        if classes
-        else {ax.Metric("error", "min"): error},
+        metrics={ax.ACCURACY: ax.metrics.accuracy} if classes else {ERROR: error},
         optimizer=optimizer,
         batch_size=config.batch_size,
         regularization=ax.Regularization(
@@ -158,7 +149,7 @@ def task(config: Config) -> ax.Task:
 
 
 def compared_points(study: ax.Study, *groups: str) -> dict[str, str]:
-    """{method: its point} of the mlp's methods that a figure compares; else of some points."""
+    """{method: its point} of these methods of the mlp; in a grid without them, its first points."""
     methods = ax.selection.methods(study, model="mlp") or ax.selection.methods(study)
     named = {group: methods[group].point for group in groups if group in methods}
     return named or {point: point for point in list(study.settings)[: len(groups)]}
@@ -168,17 +159,15 @@ def weights_figure(study: ax.Study):
     """How the weights are spread: L1 piles them up at zero, L2 keeps them all small."""
     histograms = study.array("weight_histogram")
     figure, (panel,) = plot.panels(1, width=6.4)
-    centres = (BINS[1:] + BINS[:-1]) / 2
     for number, (group, point) in enumerate(compared_points(study, "baseline", "L1", "L2").items()):
-        counts = [histograms[trial] for trial in study.trial_ids(point)]
-        counts = np.mean([count / count.sum() for count in counts], axis=0)
-        panel.stairs(counts, BINS, label=f"{group} ({point})", color=plot.COLOURS[number], lw=1.5)
-    panel.set(xlabel="weight (outermost bins: all beyond)", ylabel="share of weights",
-              yscale="log", xlim=(centres[0], centres[-1]))  # fmt: skip
+        counts = np.sum([histograms[trial] for trial in study.trial_ids(point)], axis=0)
+        look = {"label": f"{group} ({point})", "color": plot.COLOURS[number], "lw": 1.5}
+        panel.stairs(counts / counts.sum(), BINS, **look)
+    panel.set(yscale="log", xlim=(-EDGE, EDGE), ylabel="share of weights")
+    panel.set_xlabel("weight (outermost bins: all beyond)")
     plot.legend(panel)
     return plot.captioned(
-        figure,
-        "Where each penalty leaves the weights: shares over all layers, mean over restarts.",
+        figure, "How each penalty spreads the weights: shares over all layers, mean over restarts."
     )
 
 
@@ -187,13 +176,11 @@ def first_layer_figure(study: ax.Study):
     first = study.array("first_layer")
     features = next(iter(first.values())).shape[1]
     side = int(np.sqrt(features))
-    if side * side != features or side < 4:
+    if side**2 != features or side < 4:
         raise ax.Missing("the features are no square image")
-    named = compared_points(study, "baseline", "L1", "L2", "dropout", "max-norm")
-    pictures = {
-        group: first[study.trial_ids(point)[0]].reshape(-1, side, side)
-        for group, point in named.items()
-    }
+    compared = compared_points(study, "baseline", "L1", "L2", "dropout", "max-norm")
+    trials = {group: study.trial_ids(point)[0] for group, point in compared.items()}
+    pictures = {group: first[trial].reshape(-1, side, side) for group, trial in trials.items()}
     return plot.captioned(
         plot.images(pictures),
         "Incoming weights of the first eight units (or classes) of the first restart, as images; "
@@ -201,14 +188,8 @@ def first_layer_figure(study: ax.Study):
     )
 
 
-LABELS = {
-    "l1": "λ of L1",
-    "l2": "λ of L2",
-    "dropout_rate": "dropout rate",
-    "max_norm": "max-norm bound",
-}
 FIGURES = {
-    "strength": ax.charts.strengths(LABELS),
+    "strength": ax.charts.strengths(STRENGTHS),
     "complexity": ax.charts.complexity_graph,
     "weights": weights_figure,
     "first_layer": first_layer_figure,
@@ -219,12 +200,8 @@ FIGURES = {
 def dropout_bias(study: ax.Study):
     """How far dropout is from keeping the mean score, at every rate by itself."""
     return {
-        f"(mean score with dropout) / (score without) − 1: {point}": study.values(
-            point, "dropout_gain"
-        )
-        - 1
-        for point in study.among(group="dropout")
-        if study.settings[point]["dropout_rate"]
+        f"(mean score with dropout) / (score without) − 1: {p}": study.values(p, "dropout_gain") - 1
+        for p in study.among(group="dropout")
     }
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from ablax.engine.engine import Engine, Evaluated, Finished
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
 from ablax.engine.trials import take, trials_of
+from ablax.experiment import Experiment
 from ablax.metrics import Metric
 from ablax.nn.mlp import MLP
 from ablax.study import grid
@@ -108,7 +108,7 @@ def scripted(curves: np.ndarray, objective: Metric | None, solved: Callable | No
     )
 
 
-def network(setting: Config = SHORT, **changes: Any) -> Task:
+def network(setting: Config = SHORT, *, project: Any = None, **changes: Any) -> Task:
     """A small classifier on generated blobs, with dropout, L2 and momentum."""
     splits = split(blobs(n=200, noise=2.0), train_size=100, seed=0)
     return supervised(
@@ -121,21 +121,20 @@ def network(setting: Config = SHORT, **changes: Any) -> Task:
         regularization=Regularization(
             penalty=lambda params, h: penalties.elastic_net(params, jnp.float32(0), h.l2),
             dropout_rate=lambda h: h.dropout_rate,
+            project=project,
         ),
         **changes,
     )
 
 
-def experiment(task: Callable[[Config], Task] = quadratic, **changes: Any) -> SimpleNamespace:
-    """What a module of experiments/ exports; its points are the product of the axes."""
-    return SimpleNamespace(
+def experiment(task: Callable[[Config], Task] = quadratic, **changes: Any) -> Experiment:
+    """An experiment whose points are the product of the axes."""
+    return Experiment(
         **{
-            "Config": Config,
-            "PRESETS": {"default": Preset(SHORT, 2)},
+            "name": "toy",
             "points": lambda config: grid.product(**grid.axes(config)),
             "task": task,
-            "figures": lambda table: {},
-            "CLAIMS": [],
+            "presets": {"default": Preset(SHORT, 2)},
         }
         | changes
     )
@@ -172,7 +171,7 @@ def run(
     interval: int = 10,
     seed: int = 0,
     until: Sequence[int] | None = None,
-    given: dict[int, Any] | None = None,
+    starts: dict[int, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, Outcome]:
     """{position: how it went} of the trials that finished; refuses one that finished twice."""
@@ -194,7 +193,7 @@ def run(
             outcome.measured = take(event.measured, row)
             outcome.snapshot = take(event.snapshots, row)
 
-    for boundary in runner.run(trials, interval, given=given):
+    for boundary in runner.run(trials, interval, starts=starts):
         learn(boundary.evaluated, boundary.finished)
         if stop():
             learn(None, runner.flush())

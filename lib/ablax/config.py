@@ -41,7 +41,7 @@ Kind = Literal["hparam", "protocol", "static"]
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """What a field is and which values it may take; kept in the field's metadata."""
+    """Kind of a field and the values that it may take; stored in the field's metadata."""
 
     kind: Kind
     help: str
@@ -111,9 +111,7 @@ STREAMS = ("init", "order", "split")
 TIED = tuple("+".join(tied) for n in (1, 2, 3) for tied in itertools.combinations(STREAMS, n))
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(hparam, protocol, static)
-)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class _Declared:
     """Makes every subclass a frozen, keyword-only dataclass, registered as a pytree."""
 
@@ -168,14 +166,14 @@ def validate(config: Any) -> None:
             field's choices.
     """
     for name, spec in field_specs(config).items():
-        given = values(getattr(config, name))
+        several = values(getattr(config, name))
         flag = flag_of(name)
-        if not given:
+        if not several:
             raise UserError(f"{flag}: expected at least one value, got none")
-        repeated = [value for i, value in enumerate(given) if value in given[:i]]
+        repeated = [value for i, value in enumerate(several) if value in several[:i]]
         if repeated:
             raise UserError(f"{flag}: the value {repeated[0]} is repeated; each may be given once")
-        for value in given:
+        for value in several:
             _validate_value(flag, value, spec)
 
 

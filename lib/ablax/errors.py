@@ -1,4 +1,4 @@
-"""What a user got wrong, said in one message.
+"""Mistakes of a user, each reported in one message.
 
 Everything that a user can get wrong raises `UserError` before anything is compiled; the
 command line prints its message without a traceback and exits with status 2. Every other

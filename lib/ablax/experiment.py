@@ -19,12 +19,12 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from ablax.errors import UserError
+from ablax.errors import UserError, unknown
 
 SIGNIFICANCE = 0.05
 REQUIRED = ("Config", "PRESETS", "points", "task")
@@ -42,11 +42,10 @@ class Experiment:
     """
 
     name: str
-    Config: type
-    presets: Mapping[str, Any]
     points: Callable[[Any], list[dict[str, Any]]]
     task: Callable[[Any], Any]
-    figures: Mapping[str, Callable[[Any], Any]]
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     claims: Sequence[Any] = ()
     keep: Literal["none", "best", "all"] = "none"
     significance: float = SIGNIFICANCE
@@ -59,23 +58,24 @@ def experiment_of(module: Any, name: str | None = None, file: Path | None = None
     """Read what a module exports.
 
     Raises:
-        UserError: it lacks a name that an experiment must export.
+        UserError: it lacks a name that an experiment must export, or a claim names a field that
+            its Config lacks.
     """
-    name = name or module.__name__.rpartition(".")[2]
+    name = str(name or module.__name__.rpartition(".")[2])
     lacking = [required for required in REQUIRED if not hasattr(module, required)]
     if lacking:
         raise UserError(
             f"{file or name} is no experiment: expected it to define {', '.join(REQUIRED)}, "
             f"got no {' and no '.join(lacking)}"
         )
+    _check_claims(module, name)
     paragraphs = (module.__doc__ or "").strip().split("\n\n")
     expected = [text for text in paragraphs if text.startswith("Expected:")]
     return Experiment(
         name=name,
-        Config=module.Config,
-        presets=module.PRESETS,
         points=module.points,
         task=module.task,
+        presets=module.PRESETS,
         figures=getattr(module, "FIGURES", {}),
         claims=getattr(module, "CLAIMS", ()),
         keep=getattr(module, "KEEP", "none"),
@@ -84,6 +84,17 @@ def experiment_of(module: Any, name: str | None = None, file: Path | None = None
         expected="\n\n".join(expected),
         file=file,
     )
+
+
+def _check_claims(module: Any, name: str) -> None:
+    """Refuse a claim that names a field which the Config lacks: before training, not after."""
+    from ablax.config import field_specs
+
+    specs = field_specs(module.Config).items()
+    known = {f"protocol/{n}" if spec.kind == "protocol" else n for n, spec in specs}
+    for claim in getattr(module, "CLAIMS", ()):
+        for wrong in sorted(claim.fields - known):
+            raise unknown(f"field in the claim {claim.id!r} of {name}", wrong, known)
 
 
 def load_file(path: Path) -> Experiment:

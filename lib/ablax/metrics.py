@@ -1,4 +1,4 @@
-"""What is measured of a trial, and which direction is better.
+"""Metrics: their columns, their directions, and functions of outputs and targets.
 
 A metric of examples is a function (outputs [..., O], targets) -> one value per example, reduced
 by `ablax.losses.reduce` just as a loss is. A `Metric` is a column's name and its declared
@@ -71,7 +71,7 @@ class Metric:
 
     @property
     def worst(self) -> float:
-        """What every finite value is better than: ∓inf."""
+        """Value that every finite one is better than: ∓inf."""
         return -self.sign * float("inf")
 
     def better(

@@ -236,9 +236,9 @@ def optimizer(
     [-0.05] [-0.]
     """
     keywords = _keywords(name)
-    given = {"momentum": momentum, "b2": b2, "eps": eps, "weight_decay": weight_decay}
-    given = {key: value for key, value in given.items() if value is not None}
-    chain = [OPTIMIZERS[name](learning_rate, **{k: v for k, v in given.items() if k in keywords})]
+    options = {"momentum": momentum, "b2": b2, "eps": eps, "weight_decay": weight_decay}
+    options = {k: v for k, v in options.items() if v is not None and k in keywords}
+    chain = [OPTIMIZERS[name](learning_rate, **options)]
     if clip_norm is not None:
         chain.insert(0, clip_by_global_norm(clip_norm))
     if weight_decay is not None and "weight_decay" not in keywords:

@@ -147,7 +147,7 @@ def participation_ratio(params: PyTree) -> Float[Array, ""]:
 
 
 def top_share(params: PyTree, share: float) -> Float[Array, ""]:
-    """Of Σw², what the largest weights carry: the `share` of them with the largest |w|, float32.
+    """Share of Σw² in the largest weights, the fraction `share` of all weights; float32.
 
     At least `share`, which it is if all have the same size; NaN if all are 0.
 
@@ -175,7 +175,7 @@ def _total(terms: list[Float[Array, "..."]]) -> Float[Array, ""]:
 
 
 def weight_summary(params: PyTree) -> dict[str, Array]:
-    """What studies of regularization measure of a trained network's weights, as columns.
+    """Summary of a trained network's weights, as columns of a study.
 
     The norm √Σw² ("l2_norm"), the share of weights below 0.001 in size ("share_below_1e-3") and
     the participation ratio.

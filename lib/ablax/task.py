@@ -66,7 +66,7 @@ def _the_data(trial: Trial, data: Any) -> Any:
 
 
 class StoppingRule(NamedTuple):
-    """When a trial may stop, beyond the patience of its protocol.
+    """Rule by which a trial may stop, beyond the patience of its protocol.
 
     Attributes:
         start: what the rule remembers before the first evaluation: a pytree of arrays.

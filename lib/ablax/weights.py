@@ -37,5 +37,5 @@ def incoming_axes(path: KeyPath, ndim: int) -> tuple[int, ...]:
 
 
 def is_weight(path: KeyPath) -> bool:
-    """Whether the leaf at this path is a weight; a bare array (of path ()) is one."""
+    """True if the leaf at this path is a weight; a bare array (of path ()) is one."""
     return keystr(path[-1:], simple=True) not in NOT_WEIGHTS

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ablax.cli import main as command_line
-from ablax.cli.experiments import names
+from ablax.cli.experiments import load, names
 from ablax.cli.launchers import cluster, local, submit
 from ablax.cli.launchers.cluster import arguments, detected
 from ablax.cli.launchers.local import Process, processes_of
@@ -147,7 +147,7 @@ def test_no_experiment_has_a_field_of_a_launcher_flags_name():
     ours = {flag_of(field.name) for field in fields(Where)}
     assert not ours & study
     for name in names():
-        config = command_line.load(name).Config
+        config = load(name).presets["default"].config
         assert not ours & {flag_of(field) for field in field_specs(config)}, name
 
 
@@ -250,7 +250,7 @@ def test_dry_run_of_a_tpu_pod_is_the_command(typed, folder, capsys):
 
 
 def test_dry_run_on_this_machine(monkeypatch, capsys):
-    python = f"{shlex.quote(sys.executable)} -m experiments regularization --l2 0"
+    python = f"{shlex.quote(sys.executable)} -m ablax regularization --l2 0"
     assert main(shlex.split("regularization --l2 0 --dry-run")) == 0
     assert capsys.readouterr().out == f"{python}\n"
     assert main(shlex.split(f"regularization --l2 0 --dry-run {COORDINATES} 1")) == 0

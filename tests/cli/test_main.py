@@ -428,4 +428,4 @@ def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
 
     monkeypatch.setitem(COMMANDS, "report", interrupted)
     assert main(["report", "somewhere"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on\n"
+    assert capsys.readouterr().err == "stopped; rerun the same command to resume\n"

@@ -117,7 +117,7 @@ def test_listing_names_every_set_with_its_source(directory):
     assert rows["iris"].present == "yes"
     assert rows["mnist"].present == "no"
     assert all(
-        row.description and row.records and row.licence and row.home for row in rows.values()
+        row.description and row.examples and row.licence and row.home for row in rows.values()
     )
     assert all(len(sha256) == 64 for row in rows.values() for _, sha256 in row.files)
     downloaded = ["fashion_mnist", "kmnist", "mnist", "perceptron", "student-admissions"]

@@ -109,4 +109,4 @@ def test_the_table_says_where_it_is_from(name):
     assert url.startswith("https://")
     assert url.endswith("/")
     assert "MIT" in entry.licence
-    assert entry.records == str(SETS[name][1][0])
+    assert entry.examples == str(SETS[name][1][0])

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.engine import engine
-from ablax.engine import programs as device
+from ablax.engine import engine, shapes
 from ablax.engine.engine import Engine, Inherited
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
@@ -116,10 +115,10 @@ def test_a_stopped_run_keeps_what_finished_and_only_that(quad, after):
 
 
 def test_no_trials_is_no_work(quad):
-    before = quad.statistics.segments
+    before = quad.usage.segments
     empty = take(trials_of([SHORT], [0], 0), np.arange(0))
     assert list(quad.run(empty, 10)) == []
-    assert quad.statistics.segments == before
+    assert quad.usage.segments == before
 
 
 def test_snapshots_come_only_if_kept():
@@ -172,7 +171,7 @@ def test_one_compilation_per_function():
     with compilations() as made:
         runner = engine_of(quadratic())
     assert len(made) == 2, "segment and final"
-    assert set(runner.statistics.compile_seconds) == {"segment", "final"}
+    assert set(runner.usage.compile_seconds) == {"segment", "final"}
     with compilations() as made:
         run(runner, [SHORT] * 40, range(40))
         run(runner, [replace(SHORT, learning_rate=0.3, noise=1.0, l2=2.0)], [7], seed=5)
@@ -215,7 +214,7 @@ def test_host_calls_grow_with_segments_not_with_trials(quad, monkeypatch):
 def test_statistics_count_the_capacity():
     runner = engine_of(quadratic())
     run(runner, [replace(SHORT, steps=[10, 20][i % 2]) for i in range(32)], range(32))
-    statistics = runner.statistics
+    statistics = runner.usage
     assert statistics.busy_steps == 16 * 10 + 16 * 20
     assert statistics.slot_steps == statistics.segments * 16 * 10
     assert 0 < statistics.share_drained() < 1
@@ -260,7 +259,7 @@ def test_a_diverged_neighbour_changes_no_bit_and_frees_its_slot(nets):
     healthy = [replace(NET, patience=np.inf, l2=0.01 * i) for i in range(15)]
     alone = run(nets, healthy, range(15))
     for bad in (1e30, np.inf):
-        before = nets.statistics.segments
+        before = nets.usage.segments
         # The bad one goes first and shares the 16 slots; a late one must get its slot.
         late = replace(NET, patience=np.inf, dropout_rate=0.25)
         worse = replace(late, learning_rate=bad)
@@ -269,7 +268,7 @@ def test_a_diverged_neighbour_changes_no_bit_and_frees_its_slot(nets):
         assert [mixed[i + 1].bits() for i in range(15)] == [alone[i].bits() for i in range(15)]
         assert mixed[16].bits() == run(nets, [late], [4])[0].bits()
         # 3 segments, and 1 more for the late one than its neighbours need; plus its own run's 3.
-        assert nets.statistics.segments - before == 4 + 3
+        assert nets.usage.segments - before == 4 + 3
 
 
 def test_a_state_that_turns_nan_while_the_loss_is_finite_is_divergence():
@@ -435,19 +434,19 @@ def test_parked_trials_go_on_to_the_same_bits(nets, parked_nets, devices):
     }
     assert len(given) == 30
     runner = parked_nets if devices == 1 else parking(network(NET), NET, devices=devices)
-    before = dataclasses.replace(runner.statistics)
+    before = dataclasses.replace(runner.usage)
     ended = run(
-        runner, [configs[i] for i in order], [restarts[i] for i in order], interval=8, given=given
+        runner, [configs[i] for i in order], [restarts[i] for i in order], interval=8, starts=given
     )
     assert list(ended) == list(range(40))
     for position, i in enumerate(order):
         start = int(slots[i].trial.step) if position in given else 0
         assert ended[position].bits() == after(whole[i], start), i
-    made = runner.statistics.busy_steps - before.busy_steps
+    made = runner.usage.busy_steps - before.busy_steps
     starts = sum(int(given[position].trial.step) for position in given)
     assert made == sum(outcome.steps for outcome in ended.values()) - starts
-    assert runner.statistics.slot_steps == runner.statistics.segments * runner.n_slots * 8
-    assert 0 <= runner.statistics.share_busy() <= 1
+    assert runner.usage.slot_steps == runner.usage.segments * runner.n_slots * 8
+    assert 0 <= runner.usage.share_busy() <= 1
 
 
 def test_a_trial_may_end_and_go_on_several_times(decayed):
@@ -458,7 +457,7 @@ def test_a_trial_may_end_and_go_on_several_times(decayed):
         trials = trials_of(configs, range(9), 0, [until] * 9)
         given = {i: continued(slot, configs[i], until) for i, slot in slots.items()}
         assert all(words(given[i].best) == words(slots[i].best) for i in slots)
-        (ended,) = [b.finished for b in decayed.run(trials, 10, given=given) if b.finished]
+        (ended,) = [b.finished for b in decayed.run(trials, 10, starts=given) if b.finished]
         slots = {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
     for i, outcome in whole.items():
         row = ended.index.tolist().index(i)
@@ -475,7 +474,7 @@ def test_a_trial_starts_from_what_its_parent_left(devices):
     runner = engine_of(inheriting(), devices=devices)
     left = {i: {"x": np.float32([i, -i, 0.5])} for i in range(60) if i % 3}
     configs = [replace(SHORT, learning_rate=0.0)] * 60
-    ended = run(runner, configs, range(60), given={i: Inherited(v) for i, v in left.items()})
+    ended = run(runner, configs, range(60), starts={i: Inherited(v) for i, v in left.items()})
     fresh = run(runner, configs, range(60))
     assert len(left) == 40
     assert list(ended) == list(range(60))
@@ -492,11 +491,11 @@ def test_a_child_draws_its_own_numbers_and_may_diverge():
     runner = engine_of(inheriting())
     left = Inherited({"x": np.float32([1, 2, 3])})
     configs = [replace(SHORT, noise=0.5), replace(SHORT, learning_rate=np.inf)] * 2
-    ended = run(runner, configs, [0, 0, 1, 1], given=dict.fromkeys(range(4), left))
+    ended = run(runner, configs, [0, 0, 1, 1], starts=dict.fromkeys(range(4), left))
     assert [o.status for o in ended.values()] == ["DONE", "DIVERGED"] * 2
     np.testing.assert_array_equal(ended[3].snapshot["x"], np.float32([3, 5, 7]))
     assert ended[0].curve != ended[2].curve
-    alone = run(runner, configs[2:3], [1], given={0: left})
+    alone = run(runner, configs[2:3], [1], starts={0: left})
     assert alone[0].bits() == ended[2].bits()
 
 
@@ -522,7 +521,7 @@ def test_what_a_run_left_in_the_slots_goes_on_anywhere(nets, others, boundary):
     for runner in others:
         ended = run(
             runner, [configs[i] for i in left], [restarts[i] for i in left],
-            interval=8, given=given,
+            interval=8, starts=given,
         )  # fmt: skip
         assert list(ended) == list(range(len(left)))
         for at, i in enumerate(left):
@@ -535,19 +534,19 @@ def test_load_and_adopt_are_compiled_once_and_only_if_used():
     left = Inherited({"x": np.float32([1, 2, 3])})
     slots = parked(runner, [SHORT] * 20, range(20), [10] * 20)
     going = {i: continued(slot, SHORT, 30) for i, slot in slots.items()}
-    assert set(runner.statistics.compile_seconds) == {"segment", "final"}
+    assert set(runner.usage.compile_seconds) == {"segment", "final"}
     for given, name in ((going, "load"), ({3: left}, "adopt")):
         with compilations() as made:
-            run(runner, [SHORT] * 20, range(20), given=given)
+            run(runner, [SHORT] * 20, range(20), starts=given)
         assert len(made) == 1
-        assert list(runner.statistics.compile_seconds)[-1] == name
-        assert runner.statistics.compile_seconds[name] > 0
-        assert runner.statistics.memory_bytes[name] > 0
+        assert list(runner.usage.compile_seconds)[-1] == name
+        assert runner.usage.compile_seconds[name] > 0
+        assert runner.usage.memory_bytes[name] > 0
     with compilations() as made:
-        run(runner, [SHORT] * 40, range(40), given=going | dict.fromkeys(range(30, 40), left))
+        run(runner, [SHORT] * 40, range(40), starts=going | dict.fromkeys(range(30, 40), left))
         run(runner, [SHORT] * 20, range(20))
     assert made == []
-    assert set(runner.statistics.compile_seconds) == {"segment", "final", "load", "adopt"}
+    assert set(runner.usage.compile_seconds) == {"segment", "final", "load", "adopt"}
 
 
 # Devices
@@ -558,7 +557,7 @@ def test_no_collectives_in_what_puts_trials_back():
     run(runner, [SHORT], [0], stop=lambda: True)
     (slot,) = in_the_slots(runner).values()
     given = {0: slot, 1: Inherited({"x": np.zeros(3, np.float32)})}
-    run(runner, [SHORT] * 2, range(2), given=given)
+    run(runner, [SHORT] * 2, range(2), starts=given)
     assert set(runner._compiled) == {"load", "adopt"}
     for compiled in runner._compiled.values():
         assert re.findall(COLLECTIVES, compiled.as_text()) == []
@@ -599,7 +598,7 @@ def test_bytes_per_slot_are_those_of_its_arrays():
     scalars = len(jax.tree.leaves(trial))
     # state, best and buffered best of width 3; the trial twice; watch (3) and status.
     expected = 4 * (3 * 3 + 2 * scalars + 3 + 1)
-    assert device.bytes_per_slot(quadratic(), trial) == expected
+    assert shapes.bytes_per_slot(quadratic(), trial) == expected
 
 
 def test_events_say_how_far_each_trial_advanced(quad):

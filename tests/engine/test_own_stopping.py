@@ -16,6 +16,7 @@ from ablax.rundir.checkpoint import Checkpoints
 from ablax.rundir.store import Store, read_parquet
 from ablax.study import run as launched
 from ablax.study import train as study
+from ablax.study.manifest import Origin
 from ablax.study.plan import make_plan
 from ablax.task import StoppingRule
 from tests.toys import engine_of, experiment, network, quadratic, run
@@ -171,7 +172,7 @@ def test_a_parked_trial_goes_on_with_its_memory(runner):
         child = take(trials_of([configs[i]], [i], 0), 0)
         running = np.int32(Status.RUNNING)
         given[i] = slot._replace(trial=replace(child, step=slot.trial.step), status=running)
-    for i, outcome in run(parking, configs, range(18), interval=5, given=given).items():
+    for i, outcome in run(parking, configs, range(18), interval=5, starts=given).items():
         expected = whole[i].status, whole[i].steps, whole[i].best_step
         assert (outcome.status, outcome.steps, outcome.best_step) == expected
     assert {outcome.steps for outcome in whole.values()} == {15, 25, 60}
@@ -205,7 +206,7 @@ def interrupted(directory, plan, at):
 
 
 def launch(directory, plan, **options):
-    return study.train(plan, directory, keep="none", command="the command", **options)
+    return study.train(plan, directory, keep="none", origin=Origin("the command"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +214,8 @@ def whole(tmp_path_factory):
     """(a plan, the run of it that was never interrupted)."""
     directory = tmp_path_factory.mktemp("whole")
     setting = replace(SETTING, after=(3.0, 7.0, INF), budget=(5.0, INF), noise=(1.0, 3.0))
-    module = experiment(task, Config=Config, PRESETS={})
-    plan = make_plan("toy", module, setting, restarts=4, seed=0, slots=16)
+    module = experiment(task, presets={})
+    plan = make_plan(module, setting, restarts=4, seed=0, slots=16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
         result = launch(directory, plan)

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from ablax.data import load, split
+from ablax.errors import Missing
+from ablax.report import plot
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -28,6 +30,7 @@ from tests.experiments.studies import (
 launch = partial(studies.launch, "early_stopping")
 points = partial(studies.points_of, early_stopping, "early_stopping")
 ALL = "best of all epochs"
+FIELDS = {"patience": "patience", "GL": "gl", "PQ": "pq", "UP": "up"}
 
 
 @pytest.fixture(scope="module")
@@ -231,11 +234,11 @@ def test_the_table_has_every_criterion_between_the_ends():
     assert table[-1] == {"group": ORACLE, "keep_weights": ORACLE}
     assert table[2:-1] == [
         {"group": name, "keep_weights": BEST, field: threshold}
-        for name, (field, thresholds) in CRITERIA.items()
-        for threshold in thresholds
+        for name, field in FIELDS.items()
+        for threshold in CRITERIA[name]
     ]
     assert len(table) == 3 + 4 * 5
-    assert all(thresholds == sorted(thresholds) for _, thresholds in CRITERIA.values())
+    assert all(list(thresholds) == sorted(thresholds) for thresholds in CRITERIA.values())
     assert points("--preset", "smoke") == table[:-1]
 
 
@@ -293,16 +296,16 @@ def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
 
 
 def test_what_is_missed_is_a_share_of_the_oracles_gain(tmp_path):
-    unlimited = {f"protocol/{field}": np.inf for field, _ in CRITERIA.values()}
-    table = made_up(tmp_path, [
-        unlimited | {f"protocol/{name}" if name in ("gl", "pq", "up", "patience") else name: value
+    unlimited = {f"protocol/{field}": np.inf for field in FIELDS.values()}
+    study = made_up(tmp_path, [
+        unlimited | {f"protocol/{name}" if name in FIELDS.values() else name: value
                      for name, value in point.items()}
         for point in points()
     ])  # fmt: skip
-    rows = trials_of(table.directory)
+    rows = trials_of(study.directory)
     last, best = (by_the_others(rows, name, "test/loss", "valid/loss", -1)
                   for name in ("baseline", ORACLE))  # fmt: skip
-    found = effects(early_stopping, NEARS, table)
+    found = effects(early_stopping, NEARS, study)
     for name, effect in zip(CRITERIA, found, strict=True):
         mine = by_the_others(rows, name, "test/loss", "valid/loss", -1)
         np.testing.assert_allclose(effect.values, (mine - best) / (last - best).mean(), rtol=1e-9)
@@ -315,9 +318,11 @@ def test_the_slowest_threshold_is_compared_with_the_fastest(smoke, name, monkeyp
     column, sign = SLOWER[name]
     rows = trials_of(smoke).sort_values("restart")
     found = effects(early_stopping, name, Study(smoke))
-    for (criterion, (field, thresholds)), effect in zip(CRITERIA.items(), found, strict=True):
+    for (criterion, thresholds), effect in zip(CRITERIA.items(), found, strict=True):
+        mine = rows[rows["group"] == criterion]
+        threshold_of = mine[f"protocol/{FIELDS[criterion]}"]
         fast, slow = (
-            rows[(rows["group"] == criterion) & np.isclose(rows[f"protocol/{field}"], threshold)]
+            mine[np.isclose(threshold_of, threshold)]
             for threshold in (thresholds[0], thresholds[-1])
         )
         assert len(fast) == len(slow) == 3
@@ -340,42 +345,52 @@ def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
 def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
     typed = ["--gl", 1, 2, "--keep-weights", BEST, "--width", 2]
     typed += ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    table = Study(launch(tmp_path / "run", *typed))
+    study = Study(launch(tmp_path / "run", *typed))
     untrained(monkeypatch)
-    judged = judge_all(early_stopping.CLAIMS, table)
+    judged = judge_all(early_stopping.CLAIMS, study)
     assert not any(judgement.parts for judgement in judged)
     assert {judgement.verdict for judgement in judged} == {"inconclusive"}
+    written = {path.name for path in (study.directory / "report").iterdir()}
+    assert {"tradeoff.png", "saved.png"} <= written
+    assert "complexity.png" not in written
+    with pytest.raises(Missing):
+        early_stopping.complexity_figure(study)
 
 
 def test_thresholds_of_ones_own_are_lines_of_their_own(tmp_path):
     """What two criteria can stop belongs to neither; nor what none can, or is kept to the last."""
-    off = {f"protocol/{field}": np.inf for field, _ in CRITERIA.values()}
+    off = {f"protocol/{field}": np.inf for field in FIELDS.values()}
     settings = [{"protocol/gl": 3.0}, {"protocol/gl": 1.0}, {}, {"protocol/up": 2.0},
                 {"protocol/gl": 2.0, "protocol/up": 2.0}]  # fmt: skip
     settings = [off | {"keep_weights": BEST} | setting for setting in settings]
     settings += [settings[0] | {"keep_weights": LAST}]
-    table = made_up(tmp_path, settings)
-    found = early_stopping.criteria(table)
-    assert {name: [point.point for point in points] for name, points in found.items()} == {
+    lines = early_stopping.criteria(made_up(tmp_path / "lines", settings))
+    assert {name: [point.point for point in line] for name, line in lines.items()} == {
         "GL": ["1", "0"],
         "UP": ["3"],
     }
+    with pytest.raises(Missing):
+        early_stopping.saved_figure(made_up(tmp_path / "none", [settings[2], settings[4]]))
 
 
 def test_the_figures_show_every_criterion(smoke):
-    drawn = early_stopping.figures(Study(smoke))
-    assert {"tradeoff", "saved", "complexity"} <= drawn.keys()
-    (ax,) = [axes for axes in drawn["tradeoff"].axes if axes.has_data()]
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert set(CRITERIA) <= set(names)
-    (ax,) = drawn["saved"].axes
-    rows = trials_of(smoke)
-    steps = rows.loc[rows["group"].isin(list(CRITERIA)), "steps"].to_numpy()
-    assert len(steps) == 60
-    widths = [bar.get_width() for bar in ax.patches]
-    assert len(widths) == 4
-    assert widths[0] == 1
-    np.testing.assert_allclose(widths[-1], steps.sum() / (64 * 300))  # two batches of 32
-    assert min(widths) == widths[-1]
+    study = Study(smoke)
+    with plot.style():
+        drawn = {name: draw(study) for name, draw in early_stopping.FIGURES.items()}
+        assert list(drawn) == ["tradeoff", "saved", "complexity"]
+        (panel,) = [axes for axes in drawn["tradeoff"].axes if axes.has_data()]
+        names = [text.get_text() for text in panel.get_legend().get_texts()]
+        assert {*CRITERIA, "trained to the end", ALL} == set(names)
+        (panel,) = drawn["saved"].axes
+        rows = trials_of(smoke)
+        steps = rows.loc[rows["group"].isin(list(CRITERIA)), "steps"].to_numpy()
+        assert len(steps) == 60
+        widths = [bar.get_width() for bar in panel.patches]
+        assert len(widths) == 4
+        assert widths[0] == 1
+        np.testing.assert_allclose(widths[-1], steps.sum() / (64 * 300))  # two batches of 32
+        assert min(widths) == widths[-1]
+        (panel,) = drawn["complexity"].axes
+        assert panel.get_title() == "keep_weights=last"
     for name in drawn:
         assert (smoke / "report" / f"{name}.png").exists()

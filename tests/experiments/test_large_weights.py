@@ -10,6 +10,7 @@ import pytest
 from ablax.data import split
 from ablax.data.generated import moons
 from ablax.data.splits import Split
+from ablax.errors import Missing
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -177,6 +178,10 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
     untrained(monkeypatch)
     judged = judge_all(large_weights.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
+    for judgement in judged:
+        if not judgement.parts:
+            with pytest.raises(Missing):
+                judgement.claim.effects(table)
 
 
 def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkeypatch):
@@ -195,8 +200,18 @@ def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkey
     found = [effect.values.tolist() for effect in effects(large_weights, STEEPENS, table)]
     assert found
     assert all(values in possible for values in found)
+    figure = large_weights.FIGURES["scale"](table)
+    for axes in figure.axes:
+        assert list(axes.lines[0].get_xdata()) == [1, 3, 10, 30], "a dot a factor"
 
 
 def test_the_figure_shows_both_measures(smoke):
-    (figure,) = large_weights.figures(Study(smoke)).values()
-    assert len([axes for axes in figure.axes if axes.has_data()]) == 2
+    assert list(large_weights.FIGURES) == ["scale"]
+    figure = large_weights.FIGURES["scale"](Study(smoke))
+    rows = trials_of(smoke).astype({"test/loss_where_wrong": float, "test/slope": float})
+    means = rows.groupby("scale")[["test/loss_where_wrong", "test/slope"]].mean()
+    drawn = [axes for axes in figure.axes if axes.has_data()]
+    for axes, column in zip(drawn, means, strict=True):
+        line = axes.lines[0]
+        assert list(line.get_xdata()) == [1, 3, 10, 30]
+        np.testing.assert_allclose(line.get_ydata(), means[column], rtol=1e-12)

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import ElasticNet, Ridge
 
+from ablax.errors import Missing
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -218,8 +219,8 @@ def test_axes_of_the_command_line_are_honoured():
     crossed = points("--l1", 0.1, "--l2", 0.2, 0.3, "--noise", 0, 1, "--active", 0.5)
     assert crossed == [
         {"l1": 0.1, "l2": l2, "active": 0.5, "noise": noise}
-        for l2 in (0.2, 0.3)
         for noise in (0.0, 1.0)
+        for l2 in (0.2, 0.3)
     ]
     assert len(points("--features", 10, 20)) == 2 * len(points())
 
@@ -321,6 +322,9 @@ def test_a_study_without_the_points_says_so(grid, tmp_path, monkeypatch):
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
     lacking = [judgement for judgement in judged if not judgement.parts]
     assert {judgement.verdict for judgement in lacking} == {"inconclusive"}
+    for judgement in lacking:
+        with pytest.raises(Missing):
+            judgement.claim.effects(table)
 
 
 def test_a_share_above_all_features_is_refused(capsys):
@@ -336,7 +340,8 @@ def test_a_grid_of_more_points_than_colours_is_drawn(tmp_path):
 
 
 def test_the_figure_has_a_panel_for_every_signal(smoke):
-    (figure,) = signals.figures(Study(smoke)).values()
+    assert list(signals.FIGURES) == ["overfitting"]
+    figure = signals.FIGURES["overfitting"](Study(smoke))
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = [axes.get_title() for axes in drawn]
     assert titles == [f"{share}% of features active" for share in (5, 100)]

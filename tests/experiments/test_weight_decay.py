@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ablax.data.order import epoch_rows
+from ablax.errors import Missing
 from ablax.report.claims import judge_all
 from ablax.report.study import Study
 from ablax.rundir.store import read_array
@@ -247,6 +248,14 @@ def test_distances_are_those_of_the_arrays(smoke, optimizer, bounds, monkeypatch
         assert max(effect.values.max() for effect in found) < SAME
 
 
+def lines_of(study: Study) -> list[str]:
+    """Labels of the figure's lines."""
+    assert list(weight_decay.FIGURES) == ["distance"]
+    figure = weight_decay.FIGURES["distance"](study)
+    (panel,) = [axes for axes in figure.axes if axes.has_data()]
+    return [text.get_text() for text in panel.get_legend().get_texts()]
+
+
 @pytest.mark.parametrize(
     ("typed", "possible"),
     [
@@ -264,11 +273,18 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
     untrained(monkeypatch)
     judged = judge_all(weight_decay.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
+    for claim in weight_decay.CLAIMS:
+        if claim.id not in possible:
+            with pytest.raises(Missing):
+                claim.effects(table)
     if "penalty-is-decay-for-sgd" in possible:
         assert judged[0].verdict == "supported"
+    if possible:
+        assert lines_of(table) == [name.rpartition("-")[2] for name in possible]
+    else:
+        with pytest.raises(Missing):
+            lines_of(table)
 
 
 def test_the_figure_has_a_line_for_every_optimizer(smoke):
-    (figure,) = weight_decay.figures(Study(smoke)).values()
-    (ax,) = [axes for axes in figure.axes if axes.has_data()]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(RATES)
+    assert lines_of(Study(smoke)) == list(RATES)

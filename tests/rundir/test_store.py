@@ -14,7 +14,7 @@ from ablax.errors import UserError
 from ablax.rundir import store as module
 from ablax.rundir.lock import locked
 from ablax.rundir.store import Store, read_array, read_parquet, write_json, write_parquet
-from ablax.study import admission as claim
+from ablax.study.rewinding import compact_interrupted
 
 IDS = [f"trial{i}" for i in range(7)]
 
@@ -584,7 +584,7 @@ def test_what_a_killed_launch_left_is_settled_in_the_order_of_the_plan(tmp_path)
         store.append_array("first_layer", ids, array_of(ids))
         store.append("trials", with_restarts(ids))
     store.append("curves", curve_rows(IDS[5:]))
-    claim.settle(tmp_path)
+    compact_interrupted(tmp_path)
     order = IDS[4::-1]
     settled = contents(tmp_path)
     trials = read_parquet(tmp_path / "trials.parquet")
@@ -596,7 +596,7 @@ def test_what_a_killed_launch_left_is_settled_in_the_order_of_the_plan(tmp_path)
     ]
     assert list(read_array(tmp_path / "arrays" / "first_layer.parquet")) == order
     assert [p.name for p in (tmp_path / "parts").iterdir()] == ["curves-000009.parquet"]
-    claim.settle(tmp_path)
+    compact_interrupted(tmp_path)
     assert contents(tmp_path) == settled
     assert not (tmp_path / ".lock").exists()
 
@@ -607,7 +607,7 @@ def test_restarts_are_settled_in_their_order(tmp_path):
         point=["point of trial6", "point of trial5"] * 2, restart=np.int32([1, 1, 0, 0])
     )
     Store(tmp_path).append("trials", rows)
-    claim.settle(tmp_path)
+    compact_interrupted(tmp_path)
     trials = read_parquet(tmp_path / "trials.parquet")
     assert trials["trial"].tolist() == [IDS[i] for i in (2, 0, 3, 1)]
 
@@ -617,20 +617,20 @@ def test_a_directory_at_work_is_not_settled(tmp_path):
     Store(tmp_path).append("trials", with_restarts(IDS))
     before = contents(tmp_path)
     with locked(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
-        claim.settle(tmp_path)
+        compact_interrupted(tmp_path)
     assert contents(tmp_path) == before
 
 
 def test_where_there_is_nothing_to_settle_nothing_happens(tmp_path):
-    claim.settle(tmp_path)
+    compact_interrupted(tmp_path)
     study_json(tmp_path)
     fill(tmp_path, [IDS])
     before = contents(tmp_path)
     with locked(tmp_path):  # it does not even ask
-        claim.settle(tmp_path)
+        compact_interrupted(tmp_path)
     Store(tmp_path).append("curves", curve_rows(IDS[:1]))
     (tmp_path / "trials.parquet").unlink()
-    claim.settle(tmp_path)  # curves alone
+    compact_interrupted(tmp_path)  # curves alone
     assert contents(tmp_path).keys() - before.keys() == {"parts/curves-000000.parquet"}
 
 

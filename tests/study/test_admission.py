@@ -21,6 +21,7 @@ from ablax.study import admission as claim
 from ablax.study import manifest as provenance
 from ablax.study import run as launched
 from ablax.study import train as study
+from ablax.study.manifest import Origin
 from ablax.study.plan import make_plan
 from ablax.study.progress import Progress
 from tests.toys import SHORT, experiment, quadratic
@@ -38,8 +39,8 @@ def one_device(monkeypatch):
         key = (name, self.n_slots, function.lower(*arguments).as_text())
         if key not in COMPILED:
             COMPILED[key] = original(self, name, function, *arguments)
-        self.statistics.compile_seconds[name] = 0.0
-        self.statistics.memory_bytes[name] = 0
+        self.usage.compile_seconds[name] = 0.0
+        self.usage.memory_bytes[name] = 0
         return COMPILED[key]
 
     monkeypatch.setattr(Engine, "_compile", remembered)
@@ -48,11 +49,11 @@ def one_device(monkeypatch):
 
 def plan_of(config=GRID, *, restarts=2, seed=0, slots=16, task=quadratic, **exported):
     module = experiment(task, **exported)
-    return make_plan("toy", module, config, restarts=restarts, seed=seed, slots=slots)
+    return make_plan(module, config, restarts=restarts, seed=seed, slots=slots)
 
 
 def train(directory, plan, **options):
-    return study.train(plan, directory, command="the command", **options)
+    return study.train(plan, directory, origin=Origin("the command"), **options)
 
 
 def interrupted(directory, plan, boundary=1, **options):
@@ -138,7 +139,7 @@ def other_device(plan):
 JAX = importlib.metadata.version("jax")
 CHANGED = {  # what of the plan (or outside of it) changes, and what is said
     "seed": ({"seed": 1}, "seed: 0, now 1"),
-    "level of significance": ({"SIGNIFICANCE": 0.01}, "level of significance: 0.05, now 0.01"),
+    "level of significance": ({"significance": 0.01}, "level of significance: 0.05, now 0.01"),
     "data set": ({"task": lambda c: quadratic(c, fingerprint="g")}, "data set: f, now g"),
     "task version": ({"task": lambda c: quadratic(c, version=2)}, "task version: 1, now 2"),
     "program": ({"task": steeper}, "program (hash of its StableHLO): {then}, now {now}"),
@@ -207,7 +208,7 @@ def test_an_allowed_change_goes_on_with_what_is_missing_and_is_marked(
 def test_the_level_of_significance_is_recorded(four, tmp_path):
     """What the module states, or 0.05: a reader must not guess what bold meant."""
     assert said(four)["significance"] == 0.05
-    train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), SIGNIFICANCE=0.01))
+    train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), significance=0.01))
     assert said(tmp_path)["significance"] == 0.01
     assert said(tmp_path)["marks"] == []
     with pytest.raises(UserError, match=r"level of significance: 0\.01, now 0\.05\."):

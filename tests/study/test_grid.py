@@ -64,7 +64,7 @@ def ablations(**given):
     return grid.ablations(replace(SHORT, **given), CHANGES, strengths=("l2", "noise"))
 
 
-def test_ablations_are_the_rows_where_no_strength_is_given():
+def test_ablations_are_the_rows_where_no_strength_is_starts():
     table = grid.rows({}, CHANGES)
     assert ablations() == table
     assert ablations(l2=0.3) == table, "a value is no axis"
@@ -73,7 +73,7 @@ def test_ablations_are_the_rows_where_no_strength_is_given():
     ]
 
 
-def test_ablations_are_the_grid_of_the_strengths_that_are_given():
+def test_ablations_are_the_grid_of_the_strengths_that_are_starts():
     assert ablations(noise=(0.5,)) == [{"noise": 0.5}]
     expected = [{"l2": l2, "noise": noise} for l2 in (0.0, 0.3) for noise in (1.0, 2.0)]
     assert ablations(l2=(0.0, 0.3), noise=(1.0, 2.0)) == expected
@@ -91,7 +91,7 @@ def test_axes_are_the_fields_with_tuples():
     assert grid.axes(Config(l2=(0.0, 0.1), width=(3,))) == {"l2": (0.0, 0.1), "width": (3,)}
 
 
-def test_nothing_changes_what_it_is_given():
+def test_nothing_changes_what_it_is_starts():
     left, right = [{"a": 1}], [{"b": 2}]
     grid.cross(left, right)
     grid.rows(left[0], {"x": right})

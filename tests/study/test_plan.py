@@ -15,7 +15,7 @@ from tests.toys import SHORT, Config, compilations, experiment
 
 
 def plan_of(config=SHORT, *, restarts=2, seed=0, name="toy", **changes):
-    return make_plan(name, experiment(**changes), config, restarts=restarts, seed=seed)
+    return make_plan(experiment(name=name, **changes), config, restarts=restarts, seed=seed)
 
 
 def ids(plan):
@@ -69,7 +69,7 @@ def test_every_tie_names_other_trials():
 
 def test_the_level_of_significance_is_the_modules():
     assert plan_of().significance == 0.05
-    strict = plan_of(SIGNIFICANCE=0.01)
+    strict = plan_of(significance=0.01)
     assert strict.significance == 0.01
     assert describe(strict)["significance"].startswith("0.01, ")
     assert strict.id == plan_of().id, "it says how results are judged, not what they are"

@@ -62,8 +62,7 @@ quadratics = functools.cache(quadratic)
 
 
 def plan_of(config=GRID, *, halving: int | None = 2, restarts=4, seed=0, **changes):
-    return make_plan(
-        "toy", experiment(**{"task": quadratics} | changes), config,
+    return make_plan(experiment(**{"task": quadratics} | changes), config,
         restarts=restarts, seed=seed, slots=16, halving=halving,
     )  # fmt: skip
 
@@ -324,7 +323,7 @@ def spent(monkeypatch):
 
     def counted(self, trials, *arguments, **keywords):
         seen.trials += len(trials.restart)
-        seen.given += len(keywords["given"])
+        seen.given += len(keywords["starts"])
         for boundary in original(self, trials, *arguments, **keywords):
             if boundary.evaluated is not None:
                 seen.steps += int(boundary.evaluated.advanced.sum())

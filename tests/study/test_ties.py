@@ -12,6 +12,7 @@ from ablax.engine.trials import take, trials_of
 from ablax.rundir.store import read_parquet
 from ablax.study import run as launched
 from ablax.study import train as study
+from ablax.study.manifest import Origin
 from ablax.study.plan import make_plan
 from tests.toys import SHORT, Config, experiment, network
 
@@ -49,11 +50,11 @@ def test_a_tie_ties_what_it_names_and_nothing_else(fix):
 def rows(tmp_path_factory):
     """Two restarts of every tie and rate, trained."""
     config = replace(SHORT, fix=("none", "init+order", ALL), dropout_rate=(0.0, 0.5))
-    plan = make_plan("toy", experiment(network), config, restarts=2, seed=0, slots=16)
+    plan = make_plan(experiment(network), config, restarts=2, seed=0, slots=16)
     directory = tmp_path_factory.mktemp("ties") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
-        assert study.train(plan, directory, command="the command").trained == 12
+        assert study.train(plan, directory, origin=Origin("the command")).trained == 12
     return read_parquet(directory / "trials.parquet").set_index(["fix", "dropout_rate"])
 
 

@@ -25,10 +25,10 @@ from ablax.rundir.store import Store, read_array, read_parquet
 from ablax.study import run as launched
 from ablax.study import snapshots
 from ablax.study import train as study
-from ablax.study.admission import settle
+from ablax.study.manifest import Origin
 from ablax.study.plan import make_plan
 from ablax.study.progress import Progress
-from ablax.study.rewinding import rewind
+from ablax.study.rewinding import compact_interrupted, rewind
 from ablax.study.run import Run
 from tests.toys import SHORT, Config, experiment, network, quadratic, scripted
 
@@ -49,9 +49,9 @@ def compiled_once(monkeypatch):
         key = (name, self.n_slots, self.mesh.size, structure, text)
         if key not in COMPILED:
             compiled = original(self, name, function, *arguments)
-            COMPILED[key] = compiled, self.statistics.memory_bytes[name]
-        compiled, self.statistics.memory_bytes[name] = COMPILED[key]
-        self.statistics.compile_seconds[name] = 0.0
+            COMPILED[key] = compiled, self.usage.memory_bytes[name]
+        compiled, self.usage.memory_bytes[name] = COMPILED[key]
+        self.usage.compile_seconds[name] = 0.0
         return compiled
 
     monkeypatch.setattr(Engine, "_compile", remembered)
@@ -64,11 +64,15 @@ def one_device(monkeypatch):
 
 
 def plan_of(config=GRID, *, restarts=6, seed=0, name="toy", **changes):
-    return make_plan(name, experiment(**changes), config, restarts=restarts, seed=seed, slots=16)
+    return make_plan(
+        experiment(name=name, **changes), config, restarts=restarts, seed=seed, slots=16
+    )
 
 
 def train(directory, plan=None, keep="none", **options):
-    return study.train(plan or plan_of(), directory, keep=keep, command="the command", **options)
+    return study.train(
+        plan or plan_of(), directory, keep=keep, origin=Origin("the command"), **options
+    )
 
 
 def tables(directory):
@@ -387,7 +391,7 @@ EVENTS = {
     "a checkpoint": (Checkpoints, "save"),
     "a boundary": (Engine, "_read"),
     "a measurement": (Engine, "flush"),
-    "a record": (Run, "write_record"),
+    "a record": (Run, "write_manifest"),
 }
 
 
@@ -603,7 +607,7 @@ def test_a_merge_of_snapshots_killed_at_its_renames_is_made_good(tmp_path, monke
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "_settle", settle)
+        patch.setattr(snapshots, "_complete_replacement", settle)
         with pytest.raises(Killed):
             train(tmp_path / "run", keep="all")
     assert train(tmp_path / "run", keep="all").trained == 0
@@ -619,7 +623,7 @@ def test_a_report_between_kill_and_resume_changes_nothing(long, kept, tmp_path, 
         patch.setattr(Checkpoints, "due", lambda self: calls.append("due") or len(calls) == 3)
         killed(tmp_path, Engine, "_read", at, keep="all")
     finished = Store(tmp_path).finished()
-    settle(tmp_path)
+    compact_interrupted(tmp_path)
     assert set(read_parquet(tmp_path / "trials.parquet")["trial"]) == finished
     assert train(tmp_path, long_plan(), keep="all").missing == 0
     assert tables(tmp_path) == tables(long[0])
@@ -629,7 +633,7 @@ def test_a_report_between_kill_and_resume_changes_nothing(long, kept, tmp_path, 
 def test_halving_stopped_where_all_snapshots_of_a_program_are_superseded(tmp_path):
     """One of two programs goes on as a whole, and nothing of its second round has finished."""
     config = replace(SHORT, steps=40, eval_every=5, width=(3, 4))
-    plan = make_plan("toy", experiment(), config, restarts=2, seed=0, slots=16, halving=2)
+    plan = make_plan(experiment(), config, restarts=2, seed=0, slots=16, halving=2)
     terminated(tmp_path, 12, plan, keep="best", checkpoint_minutes=60)
     assert train(tmp_path, plan, keep="best").missing == 0
 

@@ -17,7 +17,7 @@ from ablax.engine.shapes import training_data
 from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError
 from ablax.nn.mlp import MLP
-from ablax.tasks.supervised import Regularization, examples, supervised
+from ablax.tasks.supervised import Records, Regularization, examples, supervised
 from tests.toys import SHORT, engine_of, run
 
 RATE, L2 = 0.2, 0.3
@@ -32,8 +32,17 @@ def task_of(model=None, **changes):
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
         optimizer=lambda trial: optimizers.momentum(trial.hparams.learning_rate, momentum=0.0),
         batch_size=16,
-        **changes,
+        **grouped(changes),
     )
+
+
+def grouped(changes):
+    """The keywords of `supervised`, from those of its groups."""
+    parts = {"regularization": Regularization, "records": Records}
+    for name, part in parts.items():
+        fields = {f.name for f in dataclasses.fields(part)} & changes.keys()
+        changes[name] = part(**{field: changes.pop(field) for field in fields})
+    return changes
 
 
 def trial_of(**changes):

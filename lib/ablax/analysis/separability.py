@@ -1,4 +1,4 @@
-"""Whether a hyperplane separates two classes, and with what margin: on the host, in float64."""
+"""Linear separability of two classes and its margin, on the host in float64."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ _ROUNDING = 1e-9
 
 
 class Margin(NamedTuple):
-    """Of points (x, 1) and the best hyperplane through the origin of that space.
+    """Radius R, margin γ and Novikoff's bound (R/γ)² of points (x, 1) and their best hyperplane.
 
     Attributes:
         radius: R, the largest norm of a point.

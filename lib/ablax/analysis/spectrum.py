@@ -26,7 +26,7 @@ class Spectrum(NamedTuple):
 
 
 def eigenvalues(matrix: Float[Array, "n n"], sweeps: int = 10) -> Spectrum:
-    """Of a small symmetric matrix, by Jacobi's rotations.
+    """Eigenvalues of a small symmetric matrix, by Jacobi's rotations.
 
     Each sweep sets every off-diagonal pair to 0 once; they converge quadratically, and ten sweeps
     leave nothing above rounding for n up to a hundred.
@@ -129,8 +129,8 @@ def mean_of(
 
     def probe(key: Array) -> Array:
         signs = jax.random.rademacher(key, (n,), jnp.float32)
-        found = eigenvalues(lanczos(product, signs, min(steps, n)))
-        weights = jnp.square(found.vectors[0])
-        return jnp.where(weights > 0, f(found.values) * weights, 0.0).sum()
+        eigen = eigenvalues(lanczos(product, signs, min(steps, n)))
+        weights = jnp.square(eigen.vectors[0])
+        return jnp.where(weights > 0, f(eigen.values) * weights, 0.0).sum()
 
     return jax.lax.map(probe, jax.random.split(key, probes)).mean()

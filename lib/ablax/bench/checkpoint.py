@@ -82,11 +82,11 @@ def _command(flags: Flags, directory: Path, seconds: float) -> list[str]:
 
 def _clocks(directory: Path) -> dict[str, float]:
     rows = read_parquet(directory / "timings.parquet")
-    found = dict(zip(rows["what"], rows["value"].astype(float), strict=True))
+    clocks = dict(zip(rows["what"], rows["value"].astype(float), strict=True))
     return {
-        "training": found["seconds training"],
-        "blocked": found["seconds waiting for checkpoints"],
-        "checkpoints": found["checkpoints"],
+        "training": clocks["seconds training"],
+        "blocked": clocks["seconds waiting for checkpoints"],
+        "checkpoints": clocks["checkpoints"],
     }
 
 

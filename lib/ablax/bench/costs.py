@@ -1,4 +1,4 @@
-"""What the engine costs: per segment, per slot, per trial; each part returns plain numbers."""
+"""Cost of the engine per segment, per slot and per trial; each part returns plain numbers."""
 
 import contextlib
 import io
@@ -6,7 +6,6 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,11 +22,12 @@ from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.engine.slots import Status
 from ablax.engine.trials import take, trials_of
+from ablax.experiment import Experiment
 from ablax.nn.mlp import MLP
 from ablax.rundir.store import read_parquet
 from ablax.study import grid
-from ablax.study import train as study
 from ablax.study.plan import make_plan
+from ablax.study.train import train
 from ablax.task import Task
 from ablax.tasks.supervised import supervised
 
@@ -88,9 +88,9 @@ def busy(sizes: Sizes) -> dict[str, Any]:
         "slots": runner.n_slots,
         "stopped_early": stopped,
         "median_steps": statistics.median(steps),
-        "share_busy_until_queue_empty": runner.statistics.share_busy(),
-        "share_lost_to_drain": runner.statistics.share_drained(),
-        "compile_seconds": runner.statistics.compile_seconds,
+        "share_busy_until_queue_empty": runner.usage.share_busy(),
+        "share_lost_to_drain": runner.usage.share_drained(),
+        "compile_seconds": runner.usage.compile_seconds,
         "compilations_before": len(compiling),
         "compilations_while_training": len(running),
     }
@@ -114,7 +114,7 @@ def slots(splits: Splits, sizes: Sizes) -> list[dict[str, Any]]:
                 "slots_per_device": n,
                 "us_per_step": us,
                 "trials_per_minute": 60e6 / us / (sizes.epochs * STEPS_PER_EPOCH),
-                "compile_seconds": sum(runners[n].statistics.compile_seconds.values()),
+                "compile_seconds": sum(runners[n].usage.compile_seconds.values()),
             }
         )
     return rows
@@ -140,28 +140,29 @@ def growth(sizes: Sizes) -> list[dict[str, Any]]:
     per_device = 32
     settings: dict[str, Any] = {"steps": 4, "eval_every": 4}
     config = ours.Config(**settings)
-    experiment: Any = SimpleNamespace(points=lambda _: grid.product(l2=list(L2)), task=tiny_task)
+    points = grid.product(l2=list(L2))
+    experiment = Experiment("bench", points=lambda _: points, task=tiny_task)
     example = take(trials_of([config], [0], seed=0), 0)
     runner = Engine(tiny_task(config), example, mesh_of(), per_device)
     rows = []
     for n in (sizes.tiny[0], *sizes.tiny):  # the first one warms up
         columns = ours.trials(pairs(n), **settings)
-        before = runner.statistics.seconds
+        before = runner.usage.seconds
         finished = sum(
             len(boundary.finished.index)
             for boundary in runner.run(columns, 4)
             if boundary.finished is not None
         )
         assert finished == n, f"{finished} of {n} trials finished"
-        rows.append({"trials": n, "engine": runner.statistics.seconds - before})
+        rows.append({"trials": n, "engine": runner.usage.seconds - before})
     for row in rows[1:]:
         plan = make_plan(
-            "bench", experiment, config, restarts=row["trials"] // len(L2), seed=0, slots=per_device
+            experiment, config, restarts=row["trials"] // len(L2), seed=0, slots=per_device
         )
         with tempfile.TemporaryDirectory() as directory:
             out = Path(directory) / "run"
             with contextlib.redirect_stderr(io.StringIO()):
-                result = study.train(plan, out, keep="none", command="bench sweep")
+                result = train(plan, out, keep="none")
             clocks = read_parquet(out / "timings.parquet")
         compiled = clocks.loc[clocks["what"].str.startswith("seconds compiling"), "value"].sum()
         row["study"] = result.seconds - float(compiled)

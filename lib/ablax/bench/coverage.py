@@ -50,7 +50,7 @@ CHUNKS = 8
 
 @dataclass(frozen=True)
 class Flags:
-    """How often the 95% intervals cover the truth, and the tests find what is not there."""
+    """Measure the coverage of 95% intervals and the false positive rates of tests."""
 
     simulations: Annotated[int, tyro.conf.arg(help="samples of every population")] = 2000
     n: Annotated[int, tyro.conf.arg(help="values of a sample: restarts")] = 16
@@ -64,7 +64,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Population:
-    """What restarts are drawn from: a distribution of scipy.stats, times a scale."""
+    """Population that restarts are drawn from: a distribution of scipy.stats, times a scale."""
 
     distribution: Any
     scale: float = 1.0
@@ -90,7 +90,7 @@ class Population:
         return self.scale * (shared + a + self.effect), self.scale * (shared + b)
 
     def null_differences(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Of every row to the baseline, [ROWS, n], if there is none on average.
+        """Differences of every row to the baseline, [ROWS, n], with mean 0.
 
         Their common part is what they owe to the baseline. It is added, not subtracted: they
         are as skewed as the population is.
@@ -140,11 +140,11 @@ def measure(flags: Flags) -> dict[str, Any]:
     fallen_back: dict[str, dict[str, int]] = {}
     for i, (name, population) in enumerate(POPULATIONS.items()):
         truth = truths(population, flags.n, 1 if flags.quick else CHUNKS, _rng(flags, i, 0))
-        found = list(simulated_intervals(population, flags, _rng(flags, i, 1)))
+        measured = list(simulated_intervals(population, flags, _rng(flags, i, 1)))
         for row in truth:
-            covers = sum(s[row].low <= truth[row] <= s[row].high for s in found)
+            covers = sum(s[row].low <= truth[row] <= s[row].high for s in measured)
             coverage.setdefault(row, {})[name] = _share(covers, flags) | {"truth": truth[row]}
-            percentile = sum(s[row].method == "percentile" for s in found)
+            percentile = sum(s[row].method == "percentile" for s in measured)
             if percentile:
                 fallen_back.setdefault(row, {})[name] = percentile
         for row, wrong in false_positives(population, flags, _rng(flags, i, 2)).items():
@@ -164,8 +164,8 @@ def _rng(flags: Flags, *stream: int) -> np.random.Generator:
 
 
 def _share(count: int, flags: Flags) -> dict[str, float]:
-    found = share_interval(count, flags.simulations)
-    return {"share": found.estimate, "low": found.low, "high": found.high}
+    measured = share_interval(count, flags.simulations)
+    return {"share": measured.estimate, "low": measured.low, "high": measured.high}
 
 
 def best_of_four(values: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -175,7 +175,7 @@ def best_of_four(values: np.ndarray, axis: int = -1) -> np.ndarray:
 def simulated_intervals(
     population: Population, flags: Flags, rng: np.random.Generator
 ) -> Iterator[dict[str, Interval]]:
-    """Of each sample, every interval that a report would give, by what it is of."""
+    """Every interval that a report would give of each sample, by the name of its statistic."""
     for seed in range(flags.simulations):
         values = population.sample(rng, flags.n)
         a, b = population.pair(rng, flags.n)
@@ -198,7 +198,7 @@ def simulated_intervals(
 def truths(
     population: Population, n: int, chunks: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    """What each interval is of, in the population.
+    """True value of each statistic in the population.
 
     Of the interquartile mean it is the expectation over samples of n. The best of four has two:
     that of four values of the population, and the expectation of what n measured values give

@@ -117,14 +117,14 @@ def measure(flags: Flags) -> dict[str, Any]:
 
 
 def device(setup: dict[str, Any]) -> str:
-    """Of the first side that came as far; a machine without a GPU is told from one."""
+    """Device of the first side that reported one; distinguishes a machine without a GPU."""
     platform = setup.get("platform", "gpu")
     note = "" if platform == "gpu" else f" (no GPU: this is a {platform.upper()})"
     return f"{setup.get('device', 'unknown')}{note}"
 
 
 def work(setup: dict[str, Any]) -> str:
-    """What every side does, in a sentence."""
+    """Work of every side, in a sentence."""
     if not setup:
         return "no side came as far as its data"
     sizes = setup["sizes"]
@@ -174,7 +174,7 @@ def targets(sides: dict[str, dict[str, Any]], *, judged: bool) -> list[dict[str,
 
 
 def apart(side: str, asked: Asked) -> dict[str, Any]:
-    """What the side handed over from a process of its own, and how it failed, if it did."""
+    """Result of a side that ran in its own process, and its failure, if it failed."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=serve, args=(sender, side, asked), daemon=True)

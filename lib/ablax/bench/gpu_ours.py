@@ -68,7 +68,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Asked:
-    """What a side is asked to do, in a process of its own."""
+    """Request to a side, which runs in its own process."""
 
     quick: bool
     precision: Literal["default", "highest"]
@@ -117,14 +117,14 @@ def splits_of(sizes: Sizes) -> tuple[Splits, str]:
     else:
         dataset = generated(rows, valid)
         words = "generated, of MNIST's shape (its files are not in the data directory)"
-    found = split(dataset, train_size=rows, valid_size=0, test_size=valid, seed=0)
-    x, y = (np.concatenate([a, b]) for a, b in zip(found.train, found.test, strict=True))
+    parts = split(dataset, train_size=rows, valid_size=0, test_size=valid, seed=0)
+    x, y = (np.concatenate([a, b]) for a, b in zip(parts.train, parts.test, strict=True))
     whole = dataclasses.replace(dataset, x=x.reshape(len(x), FEATURES), y=y, test=None)
     return split(whole, train_size=rows, valid_size=valid, test_size=0, seed=0), words
 
 
 def task(splits: Splits) -> Task:
-    """What one trial does."""
+    """Task of one trial."""
     return supervised(
         ours.network(WIDTH),
         splits,

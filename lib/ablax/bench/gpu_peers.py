@@ -226,7 +226,7 @@ def torch_loop(asked: Asked, say: Say) -> None:
 
 
 def curve_point(model: Ensemble, size: int, data: Data, sizes: Sizes) -> dict[str, Any]:
-    """What a step of an ensemble costs; orders and the evaluation are timed apart from it."""
+    """Cost of one step of an ensemble, without data orders and evaluation."""
 
     def order() -> torch.Tensor:
         return model.order(len(data.train_x), data.train_x.device)

@@ -30,7 +30,7 @@ from ablax.engine import slots
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import AXIS, mesh_of, replicated, sharded
 from ablax.engine.programs import Orders
-from ablax.engine.shapes import kept
+from ablax.engine.shapes import kept, training_data
 from ablax.engine.trials import take, trials_of
 from ablax.metrics import ACCURACY, LOSS
 from ablax.nn.mlp import MLP
@@ -69,7 +69,7 @@ def network(width: int) -> MLP:
 
 
 def task(splits: Splits, width: int, *, dropout: bool = False, max_norm: bool = False) -> Task:
-    """What one trial does; dropout and max-norm only where the cost of a segment is measured."""
+    """Task of one trial; dropout and max-norm only where the cost of a segment is measured."""
     return supervised(
         network(width),
         splits,
@@ -124,7 +124,7 @@ class Segment:
         n, self.lanes = per_device * mesh.size, per_device * mesh.size
         columns = trials(pairs(n), steps=10**6)
         put = sharded(mesh)
-        self.data = jax.device_put(device.training_data(program), replicated(mesh))
+        self.data = jax.device_put(training_data(program), replicated(mesh))
         columns = jax.device_put(columns, put)
         fill = jax.jit(
             jax.vmap(lambda trial, data: slots.fill(program, trial, data), in_axes=(0, None)),

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import jax
@@ -31,12 +30,13 @@ from ablax.data import split
 from ablax.data.generated import xor
 from ablax.engine.mesh import cpu_devices_per_core, keep_compiled
 from ablax.errors import UserError
+from ablax.experiment import Experiment
 from ablax.metrics import Metric
 from ablax.nn.mlp import MLP
 from ablax.rundir.store import write_json
-from ablax.study import train as study
-from ablax.study.manifest import command_line
+from ablax.study.manifest import Origin, command_line
 from ablax.study.plan import describe, make_plan
+from ablax.study.train import train
 from ablax.task import Task
 from ablax.tasks.supervised import supervised
 
@@ -88,15 +88,15 @@ def measure(flags: Flags) -> dict[str, Any]:
     """Plan, train, read back."""
     started = time.perf_counter()
     setting = Config(steps=flags.steps, eval_every=max(1, flags.steps // 5))
-    experiment: Any = SimpleNamespace(points=lambda _: [{}], task=task)
+    experiment = Experiment("bench_scale", points=lambda _: [{}], task=task)
     with memory() as sampled:
-        plan = make_plan("bench_scale", experiment, setting, restarts=flags.trials, seed=0)
+        plan = make_plan(experiment, setting, restarts=flags.trials, seed=0)
         planned = time.perf_counter() - started
         print_plan(describe(plan))
-        result = study.train(
+        result = train(
             plan,
             flags.out,
-            command=command_line(),
+            origin=Origin(command_line()),
             checkpoint_minutes=flags.checkpoint_minutes,
         )
         seconds = time.perf_counter() - started
@@ -146,7 +146,7 @@ def memory(every: float = 0.1) -> Iterator[list[int]]:
 
 
 def resident() -> int:
-    """Of this process, as Linux counts it; 0 elsewhere."""
+    """Resident memory of this process as Linux counts it; 0 elsewhere."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -188,8 +188,8 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     packages = ("jax", "flax", "optax", "numpy", "scikit-learn", "torch")
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -51,7 +51,7 @@ def pairs(n: int, first_restart: int = 0) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one side did in one repeat."""
+    """Measurement of one side in one repeat."""
 
     trials: int
     seconds: float  # trials / seconds is its throughput

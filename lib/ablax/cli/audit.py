@@ -166,7 +166,7 @@ class Audit:
         )
 
     def train(self, runner: Engine, trials: Sequence[PlannedTrial]) -> list[Numbers]:
-        """What is known of each of them in the end."""
+        """Final numbers of each trial."""
         known: dict[int, Numbers] = {}
         for interval, members in by_interval(trials).items():
             chosen = self.columns([trials[i] for i in members])
@@ -203,13 +203,13 @@ class Audit:
             writer.close()
             number, _ = checkpoint.newest(place)
             assert number is not None, "a checkpoint that was just written is damaged"
-            found = checkpoint.read(place, number)
+            results = checkpoint.read(place, number)
             second = self._engine()
-            rows = slot_of(found.arrays, like=second.slots)
-            held = {i: slot for slot, i in enumerate(found.host["holds"]) if i >= 0}
+            rows = slot_of(results.arrays, like=second.slots)
+            held = {i: slot for slot, i in enumerate(results.host["holds"]) if i >= 0}
             order = list(held)
-            given = {at: take(rows, held[i]) for at, i in enumerate(order)}
-            again = second.run(take(columns, np.array(order, int)), interval, given=given)
+            starts = {at: take(rows, held[i]) for at, i in enumerate(order)}
+            again = second.run(take(columns, np.array(order, int)), interval, starts=starts)
             learnt = collect(seen)
             for at, numbers in collect(again).items():
                 earlier = learnt.get(order[at], {})
@@ -230,29 +230,29 @@ class Audit:
         final = jax.jit(partial(slots.final, task))
         data = jax.device_put(training_data(task), jax.devices()[0])
         everything = jax.device_put(dict(task.data), jax.devices()[0])
-        found = []
+        results = []
         for planned in self.chosen:
             trial = take(self.columns([planned]), 0)
             slot = fill(trial, data)
             while int(slot.status) == Status.RUNNING:
                 slot, _ = train(slot, np.int32(planned.point.config.eval_every), data)
             measured = final(slot.best, slot.trial, everything)
-            found.append(final_numbers(jax.device_get(measured), jax.device_get(slot.best)))
-        return found
+            results.append(final_numbers(jax.device_get(measured), jax.device_get(slot.best)))
+        return results
 
 
 def by_interval(trials: Sequence[PlannedTrial]) -> dict[int, list[int]]:
     """{steps between evaluations: positions}: the engine trains one interval at a time."""
-    found: dict[int, list[int]] = {}
+    results: dict[int, list[int]] = {}
     for i, trial in enumerate(trials):
-        found.setdefault(int(trial.point.config.eval_every), []).append(i)
-    return found
+        results.setdefault(int(trial.point.config.eval_every), []).append(i)
+    return results
 
 
 def collect(boundaries: Any) -> dict[int, Numbers]:
     """{position: its numbers} of what boundaries taught."""
     curves: dict[int, list[Numbers]] = {}
-    found: dict[int, Numbers] = {}
+    results: dict[int, Numbers] = {}
     for boundary in boundaries:
         if (evaluated := boundary.evaluated) is not None:
             for row, i in enumerate(evaluated.index.tolist()):
@@ -261,11 +261,11 @@ def collect(boundaries: Any) -> dict[int, Numbers]:
         if (finished := boundary.finished) is not None:
             for row, i in enumerate(finished.index.tolist()):
                 measured = take(finished.measured, row)
-                found[i] = final_numbers(measured, take(finished.snapshots, row))
+                results[i] = final_numbers(measured, take(finished.snapshots, row))
     for i, rows in curves.items():
         stacked = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        found[i] = stacked | found.get(i, {})
-    return found
+        results[i] = stacked | results.get(i, {})
+    return results
 
 
 def final_numbers(measured: Mapping[str, Any], snapshot: Any) -> Numbers:
@@ -302,7 +302,7 @@ def by_processes(name: str, flags: Flags, scratch: Path) -> Finding:
     what = f"by {flags.processes} processes"
     if jax.default_backend() != "cpu" and len(jax.devices()) < flags.processes:
         return Finding("all", what, True, None, f"there are {len(jax.devices())} devices")
-    found = []
+    results = []
     for processes in (1, flags.processes):
         out = scratch / f"by {processes}"
         command = [name, "--preset", flags.preset, "--seed", str(flags.seed)]
@@ -313,8 +313,8 @@ def by_processes(name: str, flags: Flags, scratch: Path) -> Finding:
         )  # fmt: skip
         if ended.returncode:
             raise UserError(f"{' '.join(command)} failed:\n{ended.stderr[-2000:]}")
-        found.append(table_numbers(out))
-    return Finding("all", what, True, deviation(found[:1], found[1:]))
+        results.append(table_numbers(out))
+    return Finding("all", what, True, deviation(results[:1], results[1:]))
 
 
 def table_numbers(directory: Path) -> Numbers:

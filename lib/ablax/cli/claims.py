@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from ablax.checkout import EXPERIMENTS
+from ablax.checkout import COMMAND, EXPERIMENTS
+from ablax.cli.experiments import names
 from ablax.cli.flags import read
 from ablax.errors import UserError, unknown
 from ablax.experiment import Experiment
@@ -88,7 +89,8 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str], *, everyth
         print(f"ledger {path}")
     missing = [entry.name for entry in entries if entry.study is None]
     if missing and not flags.run:
-        recorded = f"; {LEDGER.name} has the recorded verdicts" if LEDGER.exists() else ""
+        known = LEDGER.exists() and set(missing) <= set(names())
+        recorded = f"; {LEDGER.name} has the recorded verdicts" if known else ""
         print(f"no study here of {', '.join(missing)}: claims --run trains them{recorded}")
     return 2 if missing and flags.run else 0
 
@@ -150,7 +152,7 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
     from ablax.report.tables import markdown_row, plain
 
     date = datetime.date.today().isoformat()
-    again = "./launch.sh claims --run" + (f" --preset {preset}" if preset != "default" else "")
+    again = f"{COMMAND} claims --run" + (f" --preset {preset}" if preset != "default" else "")
     lines = [
         "# Claims",
         "",
@@ -198,7 +200,7 @@ def _study(entry: Entry) -> str:
 def _count(entries: Sequence[Entry]) -> str:
     verdicts = Counter(judgement.verdict for entry in entries for judgement in entry.judgements)
     waiting = sum(len(entry.claims) for entry in entries if entry.study is None)
-    said = [f"{n} {verdict}" for verdict, n in verdicts.items()]
-    said += [f"{waiting} without a study"] if waiting else []
+    counts = [f"{n} {verdict}" for verdict, n in verdicts.items()]
+    counts += [f"{waiting} without a study"] if waiting else []
     total = sum(len(entry.claims) for entry in entries)
-    return f"{total} claims: {', '.join(said)}."
+    return f"{total} claim{'s' if total != 1 else ''}: {', '.join(counts)}."

@@ -97,21 +97,21 @@ def parse(
         frozen=True,
     )
     _refuse_unknown(arguments, [n for n, _, _ in [*study, *fields]])
-    given = read(
+    parsed = read(
         flags, typed, arguments, "\n\n".join((experiment.description, experiment.expected))
     )
     # tyro hands back the default object itself for a flag that was not given.
     axes = {
-        field: getattr(given, field)
+        field: getattr(parsed, field)
         for field, _, default in fields
-        if getattr(given, field) is not default
+        if getattr(parsed, field) is not default
     }
     config = dataclasses.replace(base, **axes)
-    usual = (config, given.restarts, given.seed) == (base, presets[preset].restarts, 0)
+    usual = (config, parsed.restarts, parsed.seed) == (base, presets[preset].restarts, 0)
     launch = Launch(
         config=config,
-        unchanged_preset=preset if usual and given.halving is None else None,
-        **{n: getattr(given, n) for n, _, _ in study},
+        unchanged_preset=preset if usual and parsed.halving is None else None,
+        **{n: getattr(parsed, n) for n, _, _ in study},
     )
     _validate(launch)
     return launch
@@ -144,12 +144,12 @@ def _validate(launch: Launch) -> None:
 def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
     """Also of flags given twice, of which the last would win; names the nearest flag."""
     flags = [flag_of(name) for name in names]
-    given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
-    for flag in given:
+    parsed = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
+    for flag in parsed:
         if flag not in [*flags, "--help"]:
             raise unknown("flag", flag, flags)
-        if given.count(flag) > 1:
-            raise UserError(f"{flag} is given {given.count(flag)} times; give all its values once")
+        if parsed.count(flag) > 1:
+            raise UserError(f"{flag} is given {parsed.count(flag)} times; give all its values once")
 
 
 def _preset_name(arguments: list[str], default: str) -> str:

@@ -1,4 +1,4 @@
-"""./launch.sh gallery: draws the figures of the README again."""
+"""./launch.sh gallery: draws the figures of README and docs/ again."""
 
 import shutil
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Launched:
-    """How a command ended: its exit status, and where its study is."""
+    """Result of a command: its exit status and the directory of its study."""
 
     status: int
     directory: Path
@@ -61,7 +61,7 @@ def planned(experiment: Experiment, typed: str, arguments: list[str]) -> Planned
 
 
 def launch(experiment: Experiment, typed: str, arguments: list[str]) -> Launched:
-    """Plan, train and report one study."""
+    """Plan, train and report one study; arguments as for `planned`."""
     started = time.perf_counter()
     todo = planned(experiment, typed, arguments)
     asked, plan, directory = todo.asked, todo.plan, todo.directory
@@ -79,7 +79,7 @@ def launch(experiment: Experiment, typed: str, arguments: list[str]) -> Launched
         plan,
         directory,
         keep=asked.keep,
-        origin=Origin.of([typed, *arguments], preset=asked.unchanged_preset),
+        origin=Origin.of([typed, *arguments], asked.unchanged_preset),
         checkpoint_minutes=asked.checkpoint_minutes,
         allow_changed=asked.allow_changed,
         retry=asked.retry == "diverged",
@@ -149,12 +149,12 @@ def experiment_in(directory: Path) -> Experiment:
     if study is None:
         raise UserError(f"{directory} holds no study: expected {directory / 'study.json'}")
     origin = study["provenance"]
-    return experiments.load(
-        origin["file"] or study["experiment"], Path(origin["working_directory"])
-    )
+    name = origin.get("file") or study["experiment"]
+    return experiments.load(name, Path(origin.get("working_directory", "")))
 
 
 def print_plan(lines: dict[str, str]) -> None:
+    """Print labelled lines, their texts below each other."""
     width = max(map(len, lines))
     for label, text in lines.items():
         print(f"{label:<{width}}  {text}", flush=True)

@@ -1,11 +1,12 @@
 """The command line: `./launch.sh` sets up the environment and runs it; `ablax` once installed."""
 
+import contextlib
 import importlib
 import itertools
 import sys
 from pathlib import Path
 
-from ablax.checkout import COMMAND, EXPERIMENTS
+from ablax.checkout import CHECKOUT, COMMAND, EXPERIMENTS
 from ablax.cli import experiments, launchers
 from ablax.errors import UserError, unknown
 from ablax.experiment import question_of
@@ -25,7 +26,7 @@ Ablax trains a whole ablation study as one compiled program, and judges the resu
   ./launch.sh data list|fetch NAME      data sets: where from, checksum, present or not
   ./launch.sh audit [EXPERIMENT]        whether a trial's bits depend on what is around it, here
   ./launch.sh bench [NAME]              side-by-side benchmarks
-  ./launch.sh gallery                   draw the README's figures again
+  ./launch.sh gallery                   draw the figures of the documentation again
   ./launch.sh test [--all]              the tests that every change needs; all of them
 
 Where it runs: flags of an EXPERIMENT or a resume, anywhere in the line
@@ -46,10 +47,10 @@ def list_experiments(arguments: list[str]) -> None:
         print(f"{name:<{width}}  {question_of(EXPERIMENTS / f'{name}.py')}")
 
 
-def experiment(name: str, arguments: list[str], folder: Path = Path()) -> int:
+def experiment(name: str, arguments: list[str]) -> int:
     from ablax.cli.launch import launch
 
-    return launch(experiments.load(name, folder), name, arguments).status
+    return launch(experiments.load(name), name, arguments).status
 
 
 def resume(arguments: list[str]) -> int:
@@ -63,7 +64,7 @@ def resume(arguments: list[str]) -> int:
     try:
         provenance = json.loads(path.read_text())["provenance"]
         name, *flags = shlex.split(provenance["command"])[1:]
-        folder = Path(provenance["working_directory"])
+        folder = Path(provenance.get("working_directory", ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{arguments[0]} holds no study: cannot read {path}: {error}") from error
     directory, *others = arguments
@@ -71,7 +72,11 @@ def resume(arguments: list[str]) -> int:
     # command (--allow-changed, --slots) takes the place of the recorded one.
     replaced = {word.partition("=")[0] for word in others if word.startswith("--")}
     flags = _without(flags, {"--out", "--retry", *replaced})
-    return experiment(name, [*flags, *others, "--out", directory], folder)
+    # Relative paths of the recorded command (an own experiment, a table) belong to its folder.
+    there = contextlib.chdir(folder) if folder.is_dir() else contextlib.nullcontext()
+    arguments = [*flags, *others, "--out", str(Path(directory).absolute())]
+    with there:
+        return experiment(name, arguments)
 
 
 def _without(arguments: list[str], names: set[str]) -> list[str]:
@@ -105,10 +110,10 @@ def data(arguments: list[str]) -> None:
         case ["list"] | ["list", "--verify"]:
             print(f"data directory: {data_directory()}")
             for row in catalog.listing(verify="--verify" in arguments):
-                print(f"{row.name:<14}{row.present:<9}{row.description}; {row.records}")
-                print(f"{'':<23}{row.home}")
+                print(f"{row.name:<20}{row.present:<9}{row.description}; {row.examples}")
+                print(f"{'':<29}{row.home}")
                 for file, checksum in row.files:
-                    print(f"{'':<23}{file}  sha256 {checksum}")
+                    print(f"{'':<29}{file}  sha256 {checksum}")
         case ["fetch", name]:
             for path in catalog.fetch(name):
                 print(path)
@@ -163,6 +168,13 @@ COMMANDS = {
 }
 
 
+def _installed(start: str) -> str:
+    """The start page of an installed package, which has no experiments of its own."""
+    only_here = ("gallery", " test ", "list   ", "Start with")
+    lines = [line for line in start.splitlines() if not any(word in line for word in only_here)]
+    return "\n".join(lines).replace("./launch.sh", COMMAND).rstrip()
+
+
 def _loaded(name: str):
     """An experiment; of an unknown name the error lists the commands as well."""
     if not experiments.is_file(name) and name not in experiments.names():
@@ -195,7 +207,7 @@ def main(arguments: list[str]) -> int:
     try:
         where, rest = launchers.parse(arguments)
         if not rest or rest[0] in ("-h", "--help", "help"):
-            print(START.replace("./launch.sh", COMMAND))
+            print(START if CHECKOUT else _installed(START))
             return 0
         command, *others = rest
         if command not in COMMANDS or command == "resume":

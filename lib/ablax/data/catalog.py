@@ -35,7 +35,7 @@ class Entry:
 
     load: Callable[[int], Dataset]
     description: str
-    records: str
+    examples: str
     licence: str
     home: str
     folder: str = ""
@@ -43,26 +43,26 @@ class Entry:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-class Row(NamedTuple):
+class Listing(NamedTuple):
     """One line of `./launch.sh data list`."""
 
     name: str
     description: str
-    records: str
+    examples: str
     licence: str
     home: str
     files: tuple[tuple[str, str], ...]  # name, sha256
     present: str  # yes, no, partly (some files are missing) or corrupt (a checksum differs)
 
 
-def listing(directory: Path | None = None, *, verify: bool = False) -> list[Row]:
+def listing(directory: Path | None = None, *, verify: bool = False) -> list[Listing]:
     """One row a data set, by name; `verify` reads the files and compares their checksums."""
     place = directory or data_directory()
     return [
-        Row(
+        Listing(
             name,
             entry.description,
-            entry.records,
+            entry.examples,
             entry.licence,
             entry.home,
             tuple(entry.files.items()),
@@ -100,12 +100,12 @@ def _presence(entry: Entry, place: Path, *, verify: bool) -> str:
         return "yes"
     folder = place / entry.folder
     packed = {file: (folder / file).is_file() for file in entry.files}
-    found = [here or (folder / file).with_suffix("").is_file() for file, here in packed.items()]
+    there = [here or (folder / file).with_suffix("").is_file() for file, here in packed.items()]
     if verify and any(
         _sha256(folder / file) != entry.files[file] for file, here in packed.items() if here
     ):
         return "corrupt"
-    return "yes" if all(found) else "partly" if any(found) else "no"
+    return "yes" if all(there) else "partly" if any(there) else "no"
 
 
 def _download(urls: tuple[str, ...], path: Path, sha256: str) -> None:
@@ -174,15 +174,14 @@ def _udacity(folder: str, file: str, target: str | int, sha256: str, **about: st
     )
 
 
-def _bundled(load: Callable[[], Dataset], description: str, records: str) -> Entry:
+def _bundled(load: Callable[[], Dataset], description: str, examples: str) -> Entry:
     home = "scikit-learn, sklearn.datasets (installed with Ablax)"
-    return Entry(lambda seed: load(), description, records, "UCI sets, see scikit-learn", home)
+    return Entry(lambda seed: load(), description, examples, "UCI sets, see scikit-learn", home)
 
 
-def _generated(load: Callable[..., Dataset], description: str, records: str) -> Entry:
-    return Entry(
-        lambda seed: load(seed=seed), description, records, "none needed", "generated from the seed"
-    )
+def _generated(load: Callable[..., Dataset], description: str, examples: str) -> Entry:
+    home = "generated from the seed"
+    return Entry(lambda seed: load(seed=seed), description, examples, "none needed", home)
 
 
 _DIGITS = tuple("0123456789")
@@ -218,7 +217,7 @@ DATASETS: dict[str, Entry] = {
         "f0662ef7f84149a54f36566c02bd22719350e02849dbc39f784611323edae0e9",
         path="gradient-descent",
         description="two overlapping clouds of points in the plane",
-        records="100",
+        examples="100",
     ),
     "student-admissions": _udacity(
         "udacity-student-admissions",
@@ -227,12 +226,12 @@ DATASETS: dict[str, Entry] = {
         "2f5dcda0e455631215709575cc2eede4e5fb4e94cda9c37dab54e26d79dcf8c2",
         path="student-admissions",
         description="admitted or not, from two test scores and the rank of the school",
-        records="400",
+        examples="400",
     ),
     "mnist": Entry(
         lambda seed: idx.load("mnist", "mnist", _DIGITS),
         description="28x28 handwritten digits",
-        records=_SEVENTY_THOUSAND,
+        examples=_SEVENTY_THOUSAND,
         licence="none stated by the publisher; CC BY-SA 3.0 is usually given",
         home="yann.lecun.com/exdb/mnist (Y. LeCun, C. Cortes, C. Burges)",
         folder="mnist",
@@ -251,7 +250,7 @@ DATASETS: dict[str, Entry] = {
     "fashion_mnist": Entry(
         lambda seed: idx.load("fashion_mnist", "fashion-mnist", _CLOTHES),
         description="28x28 images of ten kinds of clothing",
-        records=_SEVENTY_THOUSAND,
+        examples=_SEVENTY_THOUSAND,
         licence="MIT",
         home="github.com/zalandoresearch/fashion-mnist (Zalando Research)",
         folder="fashion-mnist",
@@ -266,7 +265,7 @@ DATASETS: dict[str, Entry] = {
     "kmnist": Entry(
         lambda seed: idx.load("kmnist", "kmnist", _HIRAGANA),
         description="28x28 images of ten hiragana in cursive script",
-        records=_SEVENTY_THOUSAND,
+        examples=_SEVENTY_THOUSAND,
         licence="CC BY-SA 4.0",
         home="codh.rois.ac.jp/kmnist (ROIS-DS Center for Open Data in the Humanities)",
         folder="kmnist",

@@ -1,4 +1,4 @@
-"""What every loader returns: one data set, as it was found, before it is split."""
+"""One data set as its loader returns it, before it is split."""
 
 from dataclasses import dataclass
 from typing import Literal

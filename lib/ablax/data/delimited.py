@@ -32,7 +32,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class Delimited:
     """The columns of a file, and what was found out about it."""
 
     columns: tuple[Column, ...]
@@ -40,7 +40,7 @@ class Table:
     delimiter: str
 
 
-def read(path: Path) -> Table:
+def read(path: Path) -> Delimited:
     """The cells of a text file in UTF-8, delimited by comma, semicolon, tab or bar.
 
     The delimiter is the one that cuts the first rows into equally many cells, at least two;
@@ -80,11 +80,11 @@ def read(path: Path) -> Table:
     columns = tuple(
         Column(name, tuple(column), places) for name, column in zip(names, cells, strict=True)
     )
-    return Table(columns, header, delimiter)
+    return Delimited(columns, header, delimiter)
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a decimal number, infinite and nan included.
+    """True if a cell is a decimal number, infinities and NaN included.
 
     >>> [is_number(cell) for cell in ("1", "-.5e3", "inf", "1_000", "1,5", "")]
     [True, True, True, False, False, False]

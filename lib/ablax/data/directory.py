@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from ablax.checkout import COMMAND
 from ablax.errors import UserError
 
 
@@ -15,6 +16,6 @@ def missing(name: str, expected: Path) -> UserError:
     """The error for a data set whose file `expected` does not exist."""
     return UserError(
         f"{name} is not in {expected.parent.parent}: expected file {expected}; "
-        f"`./launch.sh data fetch {name}` downloads it, or set ABLAX_DATA to the folder that "
+        f"`{COMMAND} data fetch {name}` downloads it, or set ABLAX_DATA to the folder that "
         f"holds {expected.parent.name}/"
     )

@@ -219,7 +219,7 @@ class _Strata:
         return tuple(Stratum(*map(int, row)) for row in zip(*columns, strict=True))
 
     def rows(self) -> np.ndarray:
-        """What has not been drawn, stratum by stratum."""
+        """Rows that are in no split, stratum by stratum."""
         return np.concatenate(self._left)
 
     def _sizes(self) -> np.ndarray:

@@ -26,7 +26,7 @@ _TRUTH = {"false": 0.0, "true": 1.0}
 
 
 class Target(NamedTuple):
-    """What is to be predicted: y [n] as in `Dataset`, and how that was decided."""
+    """Target y [n] as in `Dataset`, and how its kind was decided."""
 
     y: np.ndarray
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ def load_csv(path: str | Path, target: str | int | None, problem: str = "auto") 
     x, features, dropped = _features(
         path, [column for number, column in enumerate(table.columns) if number != position]
     )
-    found = (
+    kind = (
         f"{path.name}: {len(x)} rows, {len(features)} features, "
         f"header {'yes' if table.header else 'no'}, delimiter {table.delimiter!r}"
     )
@@ -75,7 +75,7 @@ def load_csv(path: str | Path, target: str | int | None, problem: str = "auto") 
         classes=goal.classes,
         feature_names=features,
         notes=(
-            found,
+            kind,
             *_target_notes(names[position], goal),
             *([f"dropped columns of a single value: {_listed(dropped)}"] if dropped else []),
         ),
@@ -154,7 +154,7 @@ def _check_rows(path: Path, rows: int) -> None:
 
 
 def _position(path: Path, target: str | int, names: list[str]) -> int:
-    """Where the target column is: a name first, else a position."""
+    """Index of the target column, given by its name or else by its position."""
     if target in names:
         return names.index(str(target))
     try:

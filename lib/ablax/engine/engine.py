@@ -42,7 +42,7 @@ from ablax.task import Task, Trial
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What one segment taught: an entry for each trial that advanced in it."""
+    """Metrics from one segment: an entry for each trial that advanced in it."""
 
     index: np.ndarray  # position in the run's trials
     step: np.ndarray
@@ -52,7 +52,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Finished:
-    """Trials that ended: how, and all that was measured of their selected snapshots."""
+    """Trials that ended: their status, and the metrics of their selected snapshots."""
 
     index: np.ndarray
     status: np.ndarray
@@ -65,11 +65,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Boundary:
-    """What one boundary between segments taught; between two of them the engine is at rest."""
+    """Results that arrive at one boundary between segments, where the engine is at rest."""
 
     evaluated: Evaluated | None
     finished: Finished | None
-    signal: int  # the largest that any host has sent
+    request: int  # the largest that any process has sent
 
 
 class Inherited(NamedTuple):
@@ -79,8 +79,8 @@ class Inherited(NamedTuple):
 
 
 @dataclass
-class Statistics:
-    """What the run of one program cost."""
+class Usage:
+    """Time, memory and slots that the run of one program used."""
 
     compile_seconds: dict[str, float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Engine:
         self.task, self.mesh, self.per_device = task, mesh, slots_per_device
         self.keep, self.park = keep, park
         self.n_slots = slots_per_device * mesh.size
-        self.statistics = Statistics()
+        self.usage = Usage()
         self._compiler_options = compiler_options
         self._compiled: dict[str, Callable] = {}
         self._whole = replicated(mesh)
@@ -159,10 +159,10 @@ class Engine:
         trials: Trial,
         interval: int,
         *,
-        given: Mapping[int, Slot | Inherited] | None = None,
-        signal: Callable[[], int] = lambda: 0,
+        starts: Mapping[int, Slot | Inherited] | None = None,
+        request: Callable[[], int] = lambda: 0,
     ) -> Iterator[Boundary]:
-        """Train all trials; yield at every boundary what was learnt since the last.
+        """Train all trials; yield at every boundary the results since the last.
 
         A consumer that leaves the loop at a boundary leaves the trials `holds` in `slots`,
         and those that wait for their final evaluation to `flush`.
@@ -170,21 +170,21 @@ class Engine:
         Args:
             trials: columns, as `trials_of` makes them, all of one evaluation interval.
             interval: steps between two evaluations.
-            given: {position: what the trial starts from} of those that do not start anew.
-            signal: what this host has to tell the others, asked at every boundary.
+            starts: {position: what the trial starts from} of those that do not start anew.
+            request: of this process to all, asked at every boundary.
         """
         started = time.perf_counter()
         try:
-            yield from self._run(trials, interval, given or {}, signal)
+            yield from self._run(trials, interval, starts or {}, request)
         finally:
-            self.statistics.seconds += time.perf_counter() - started
+            self.usage.seconds += time.perf_counter() - started
 
     def _run(
         self,
         trials: Trial,
         interval: int,
-        given: Mapping[int, Slot | Inherited],
-        signal: Callable[[], int],
+        starts: Mapping[int, Slot | Inherited],
+        request: Callable[[], int],
     ) -> Iterator[Boundary]:
         n_trials = len(trials.restart)
         queued = 0  # trials given a slot so far; they are taken in order
@@ -204,14 +204,14 @@ class Engine:
             free = np.flatnonzero(holds < 0)[: n_trials - queued]
             holds[free] = np.arange(queued, queued + len(free))
             queued += len(free)
-            begun = np.array([holds[slot] in given for slot in free], bool)
+            begun = np.array([holds[slot] in starts for slot in free], bool)
             if begun.any():
                 if len(ended):  # they leave before their slots are written to
                     self._advance(trials, place, free[:0], 0)
                     place = self._stay()
-                self._begin(trials, free[begun], given)
+                self._begin(trials, free[begun], starts)
             report = self._advance(trials, place, free[~begun], 0 if draining else interval)
-            words, agreed = self._read(report, signal())
+            words, agreed = self._read(report, request())
             report = unpack(words, self._report)
             self._count(report, interval, waiting=queued < n_trials, draining=draining)
             advanced = np.flatnonzero((holds >= 0) & (report.advanced > 0))
@@ -225,8 +225,8 @@ class Engine:
 
     @property
     def bytes_per_device(self) -> int:
-        """What the largest compiled function needs, by its own memory analysis."""
-        return max(self.statistics.memory_bytes.values(), default=0)
+        """Bytes that the largest compiled function needs, by its own memory analysis."""
+        return max(self.usage.memory_bytes.values(), default=0)
 
     def flush(self) -> Finished | None:
         """Measure the finished trials that wait in the buffer."""
@@ -254,24 +254,24 @@ class Engine:
         )
         return report
 
-    def _read(self, report: Array, signal: int) -> tuple[np.ndarray, int]:
-        """The words of all slots, and the largest signal of all processes: one small program."""
+    def _read(self, report: Array, request: int) -> tuple[np.ndarray, int]:
+        """The words of all slots, and the largest request of all processes: one small program."""
         if not processes.many():
-            return np.asarray(report), signal
+            return np.asarray(report), request
         flags = jax.make_array_from_callback(
-            (self.mesh.size,), sharded(self.mesh), lambda index: np.full(1, signal, np.int32)
+            (self.mesh.size,), sharded(self.mesh), lambda index: np.full(1, request, np.int32)
         )
         words, flags = processes.gathered((report, flags), self._whole)
         return words, int(flags.max())
 
     def _begin(
-        self, trials: Trial, slots: np.ndarray, given: Mapping[int, Slot | Inherited]
+        self, trials: Trial, slots: np.ndarray, starts: Mapping[int, Slot | Inherited]
     ) -> None:
         """Fill slots with trials that go on from a state, or start from their parent's snapshot."""
-        starts = {int(slot): given[int(self.holds[slot])] for slot in slots}
-        parked = {slot: start for slot, start in starts.items() if isinstance(start, Slot)}
+        by_slot = {int(slot): starts[int(self.holds[slot])] for slot in slots}
+        parked = {slot: start for slot, start in by_slot.items() if isinstance(start, Slot)}
         inherited = {
-            slot: start.variables for slot, start in starts.items() if isinstance(start, Inherited)
+            slot: start.variables for slot, start in by_slot.items() if isinstance(start, Inherited)
         }
         if parked:
             self.slots = self._on_first_use(
@@ -296,19 +296,19 @@ class Engine:
             whole[at] = leaf
             return whole
 
-        given = jax.tree.map(spread, stacked(list(rows.values())))
-        return processes.put((where, given), sharded(self.mesh))
+        spread_rows = jax.tree.map(spread, stacked(list(rows.values())))
+        return processes.put((where, spread_rows), sharded(self.mesh))
 
     def _count(self, report: Readout, interval: int, *, waiting: bool, draining: bool) -> None:
         if draining:
             return
-        statistics, busy = self.statistics, int(report.advanced.sum())
-        statistics.segments += 1
-        statistics.slot_steps += self.n_slots * interval
-        statistics.busy_steps += busy
+        usage, busy = self.usage, int(report.advanced.sum())
+        usage.segments += 1
+        usage.slot_steps += self.n_slots * interval
+        usage.busy_steps += busy
         if waiting:
-            statistics.queued_slot_steps += self.n_slots * interval
-            statistics.queued_busy_steps += busy
+            usage.queued_slot_steps += self.n_slots * interval
+            usage.queued_busy_steps += busy
 
     def _empty(self) -> tuple[Slot, Slot, Readout]:
         """Slots with nothing in them, an empty buffer, and the shapes of one slot's report."""
@@ -348,10 +348,10 @@ class Engine:
     def _compile(self, name: str, function: Any, *arguments: Any) -> Callable:
         started = time.perf_counter()
         compiled = function.lower(*arguments).compile(compiler_options=self._compiler_options)
-        self.statistics.compile_seconds[name] = time.perf_counter() - started
+        self.usage.compile_seconds[name] = time.perf_counter() - started
         memory = compiled.memory_analysis()
         if memory is not None:
-            self.statistics.memory_bytes[name] = (
+            self.usage.memory_bytes[name] = (
                 memory.argument_size_in_bytes + memory.temp_size_in_bytes
             )
         return compiled

@@ -54,7 +54,7 @@ def instruction_sets() -> list[str]:
 
 
 def device_kind() -> str:
-    """What the devices are, as far as it decides the last bits of a result."""
+    """Kind of the devices, as far as it decides the last bits of a result."""
     kind = jax.devices()[0].device_kind
     return " ".join([kind, *instruction_sets()]) if jax.default_backend() == "cpu" else kind
 

@@ -17,12 +17,12 @@ from ablax.errors import UserError
 
 
 def first() -> bool:
-    """Whether this process is the one that writes and shows progress."""
+    """True in the process that writes files and shows progress."""
     return jax.process_index() == 0
 
 
 def many() -> bool:
-    """Whether there are other processes."""
+    """True if there are other processes."""
     return jax.process_count() > 1
 
 
@@ -63,7 +63,7 @@ def _same(tree: Any) -> Any:
 
 
 def decided(decide: Callable[[], Any]) -> Any:
-    """What the first process decides: any JSON value. The others wait for it.
+    """Share a decision of the first process, any JSON value; the others wait for it.
 
     Raises:
         UserError: on the first process, if `decide` raises it; the others leave quietly.

@@ -1,4 +1,4 @@
-"""What runs on the devices: the functions of all slots that the engine compiles.
+"""The functions that the engine compiles: those of one slot, for all slots of all devices.
 
 Each is a function of one device's slots, vmapped inside and sharded over the mesh by
 `shard_map`, so that no device waits for another: there is no collective in them.
@@ -22,7 +22,7 @@ from ablax.task import Task, Trial
 
 
 class Orders(NamedTuple):
-    """What the host tells every slot at a boundary."""
+    """Orders of the host to every slot at a boundary."""
 
     place: Int[Array, " slots"]  # where to retire to in the device's buffer; slots: stay
     fill: Bool[Array, " slots"]
@@ -87,7 +87,7 @@ def final_function(task: Task, mesh: Mesh) -> Callable:
 
 
 def _if_any(mask: Array, change: Callable[[], Any], unchanged: Any) -> Any:
-    """change(), if any lane of this device asks for it: most boundaries move nothing."""
+    """change(), if any slot of this device asks for it: most boundaries move nothing."""
     return jax.lax.cond(jnp.any(mask), change, lambda: unchanged)
 
 
@@ -103,17 +103,17 @@ def _refill(task: Task, slots: Slot, orders: Orders, data: Any) -> Slot:
     return _placed(slots, orders.fill, fresh)
 
 
-def _placed(slots: Slot, where: Array, given: Slot) -> Slot:
-    """The slots, with what is given in the lanes `where`."""
+def _placed(slots: Slot, where: Array, fresh: Slot) -> Slot:
+    """The slots, where `where` those of `fresh`."""
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(where.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    return jax.tree.map(choose, given, slots)
+    return jax.tree.map(choose, fresh, slots)
 
 
 def load_function(mesh: Mesh) -> Callable:
-    """(slots, where, given slots) -> slots, sharded."""
+    """(slots, where, fresh slots) -> slots, sharded."""
     split = PartitionSpec(AXIS)
     return jax.shard_map(_placed, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
 

@@ -39,5 +39,5 @@ def training_data(task: Task) -> dict[str, Any]:
 
 
 def kept(slot: Slot, *, park: bool) -> Slot:
-    """What of a finished trial goes to the buffer: with `park`, all that it could go on from."""
+    """Part of a finished trial that goes to the buffer; with `park`, all it can resume from."""
     return slot if park else slot._replace(state=(), watch=(), memory=(), status=())  # type: ignore[arg-type]

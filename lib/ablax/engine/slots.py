@@ -1,7 +1,7 @@
-"""Slots: what one lane of the vmapped axis holds, and how a segment advances it.
+"""One slot: the state of the trial that it holds, and how a segment advances it.
 
-Everything here is a pure function of one lane; `engine` vmaps it over the slots of a device
-and shards the slots over the devices. A lane is never touched by another: promise 2.
+Everything here is a pure function of one slot; `programs` vmaps it over the slots of a device and
+shards them over the devices. No slot ever touches another: lane invariance (docs/architecture.md).
 """
 
 import enum
@@ -17,7 +17,7 @@ from ablax.task import Task, Trial, at_step, means
 
 
 class Status(enum.IntEnum):
-    """What a slot is doing, or how its trial ended."""
+    """State of a slot, or how its trial ended."""
 
     EMPTY = 0
     RUNNING = 1
@@ -79,10 +79,10 @@ def _begun(task: Task, trial: Trial, state: Any) -> Slot:
 
 
 def train(task: Task, slot: Slot, interval: Int[Array, ""], data: Any) -> tuple[Slot, Readout]:
-    """A segment of one lane: its view of the data, `interval` steps, an evaluation.
+    """Advance one slot by a segment: its view of the data, `interval` steps, an evaluation.
 
-    What a view holds is computed once here, outside of the loop over steps; and what in it
-    does not depend on the trial stays one copy for all lanes under vmap.
+    The view is computed once, outside of the loop over steps; what in it does not depend on the
+    trial stays one copy for all slots under vmap.
     """
     view = task.view(slot.trial, data)
     slot, tally = jax.lax.fori_loop(

@@ -101,7 +101,7 @@ def gaussian_noise(
 
 
 NOISES: dict[str, Callable[..., Array]] = {"bernoulli": dropout, "gaussian": gaussian_noise}
-"""What multiplies a unit in training, by the distribution that it is drawn from."""
+"""Noise that multiplies a unit in training, by its distribution."""
 
 
 def mean_gain(

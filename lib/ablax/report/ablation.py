@@ -76,7 +76,7 @@ class Row:
         return list(self.trials["status"]).count("diverged")
 
     def significant(self, level: float) -> bool:
-        """Whether it differs from its baseline at the level, corrected for the other rows."""
+        """True if it differs from its baseline at the level, corrected for the other rows."""
         return self.versus is not None and self.versus.p_corrected <= level
 
 
@@ -126,20 +126,20 @@ def _compared(baseline: str, differences: np.ndarray, sign: int, level: float) -
 def _corrected(rows: Sequence[Row], level: float) -> list[Row]:
     """The rows with their p-values corrected for each other."""
     corrected = iter(holm([row.versus.p for row in rows if row.versus is not None]))
-    found = []
+    lines = []
     for row in rows:
         if row.versus is not None:
             p = float(next(corrected))
             settles_at = np.nan if p <= level else row.versus.settles_at
             row = replace(row, versus=replace(row.versus, p_corrected=p, settles_at=settles_at))
-        found.append(row)
-    return found
+        lines.append(row)
+    return lines
 
 
 def ablation_frame(study: Study, rows: Sequence[Row]) -> pd.DataFrame:
     """The ablation table with every digit, for CSV."""
     name = study.headline.name
-    found = []
+    lines = []
     for row in rows:
         setting = study.settings[row.chosen.point]
         line: dict[str, Any] = {"method": row.group, "point": row.chosen.point}
@@ -155,15 +155,15 @@ def ablation_frame(study: Study, rows: Sequence[Row]) -> pd.DataFrame:
             line |= _ends("probability of improvement", versus.improvement)
             line |= {"effect size": versus.effect_size, "settles at n": versus.settles_at}
             line |= {"significant": row.significant(study.significance)}
-        found.append(line)
-    return pd.DataFrame(found)
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def points_frame(study: Study) -> pd.DataFrame:
     """Every point by itself, with every digit, for CSV."""
     headline = f"test/{study.headline.name}"
     columns = [*study.metrics, *study.measures(), "steps"]
-    found = []
+    lines = []
     for point, setting in study.settings.items():
         line: dict[str, Any] = {"point": point, "group": setting["group"]}
         line |= {field: setting[field] for field in study.varying}
@@ -179,8 +179,8 @@ def points_frame(study: Study) -> pd.DataFrame:
         if (baseline := study.baseline(point)) is not None:
             line |= {"baseline": baseline}
             line |= _ends(f"Δ {headline}", study.difference(point, baseline, headline))
-        found.append(line)
-    return pd.DataFrame(found)
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def _ends(name: str, interval: Interval) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a study looks like: charts drawn from its table.
+"""Charts of a study.
 
 `standard` are those of every report; an experiment adds its own.
 """
@@ -129,14 +129,14 @@ def budget(study: Study, rows: Sequence[Row]) -> Figure:
             if not len(values):
                 continue
             ks = np.unique(np.geomspace(1, len(values), 12).round().astype(int))
-            found = []
+            intervals = []
             for k in ks:
                 interval = bootstrap_interval(
                     sign * values, lambda x, axis=-1, k=k: best_of_k(x, k, axis), resamples=999
                 )
-                found.append(interval if sign > 0 else interval.negated())
+                intervals.append(interval if sign > 0 else interval.negated())
             look = {"marker": MARKERS[number], "ms": 4, "label": row.group}
-            shaded(ax, ks, found, number=number, alpha=0.1, **look)
+            shaded(ax, ks, intervals, number=number, alpha=0.1, **look)
         ax.set(
             xscale="log",
             xlabel="restarts k (log scale)",
@@ -146,16 +146,16 @@ def budget(study: Study, rows: Sequence[Row]) -> Figure:
         ax.set_xticklabels(map(str, ticks))
         ax.minorticks_off()
         legend(ax)
-    said = (
+    caption = (
         f"What k restarts buy: the expected validation {study.objective.name} of the best of k, "
         "with bootstrap bands, meant to be 95% but too narrow (about 80% at 16 restarts)."
     )
     if "fix" not in study.trials or not study.trials["fix"].str.contains("split").all():
-        said += (
+        caption += (
             " Each restart is validated on a split of its own, so part of the gain is the luck of "
             "an easy one; --fix split compares restarts on one split."
         )
-    return captioned(figure, said)
+    return captioned(figure, caption)
 
 
 def _family(row: Row) -> str:
@@ -165,14 +165,14 @@ def _family(row: Row) -> str:
 
 def _leading(study: Study, rows: Sequence[Row]) -> dict[str, list[Row]]:
     """{baseline: its row and the best of those compared with it}, few enough to tell apart."""
-    found: dict[str, list[Row]] = {}
+    families: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(_family(row), []).append(row)
+        families.setdefault(_family(row), []).append(row)
     merit = {id(row): study.headline.sign * row.mean.estimate for row in rows}
-    for baseline, members in found.items():
+    for baseline, members in families.items():
         ranked = sorted(members, key=lambda r: (r.versus is not None, -merit[id(r)]))
-        found[baseline] = ranked[:MOST_LINES]
-    return dict(list(found.items())[:3])
+        families[baseline] = ranked[:MOST_LINES]
+    return dict(list(families.items())[:3])
 
 
 def _by_baseline(study: Study, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]:
@@ -200,8 +200,8 @@ def learning_curves(study: Study) -> Figure | None:
     figure, axes = panels(len(splits), width=5.0)
     for ax, split in zip(axes, splits, strict=True):
         for number, point in enumerate(points):
-            steps, found = lines[split, point]
-            shaded(ax, steps, found, number=number, alpha=0.2, label=point)
+            steps, intervals = lines[split, point]
+            shaded(ax, steps, intervals, number=number, alpha=0.2, label=point)
         ys = np.concatenate([line.get_ydata() for line in ax.lines])
         log = name == "loss" and len(ys) > 0 and ys.min() > 0
         ax.set(xlabel="steps", ylabel=f"{SPLITS[split]} {name}" + (" (log scale)" if log else ""))

@@ -38,6 +38,11 @@ class Claim:
         self.id, self.sentence, self.source = id, sentence, source
         self.expectations, self.level = expectations, level
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """Fields of the Config by which the expectations look up their points."""
+        return frozenset(name for e in self.expectations for name in e.quantity.fields)
+
     def effects(self, study: Study) -> list[Effect]:
         """Every effect, as this study measured it.
 
@@ -84,7 +89,7 @@ def _judged(effect: Effect, level: float) -> Part:
 
 
 def verdict(interval: Interval, expected: Bounds) -> Verdict:
-    """Where the interval lies.
+    """Verdict by where the interval lies.
 
     >>> effect = Interval(0.3, 0.1, 0.5, n=16)
     >>> verdict(effect, POSITIVE), verdict(effect, (-1.0, 0.0)), verdict(effect, (0.2, 1.0))

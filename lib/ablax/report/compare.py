@@ -52,9 +52,9 @@ def compare(a: Study, b: Study) -> list[Compared]:
             f"{b.headline.name}; expected studies that measure the same"
         )
     best_a, best_b = selection.best(a), selection.best(b)
-    found = [_compared(f"best: {best_a.point} → {best_b.point}", a, best_a, b, best_b)]
+    rows = [_compared(f"best: {best_a.point} → {best_b.point}", a, best_a, b, best_b)]
     both = [point for point in a.settings if point in b.settings]
-    return found + [_compared(point, a, point, b, point) for point in both]
+    return rows + [_compared(point, a, point, b, point) for point in both]
 
 
 def paired(a: Study, b: Study) -> bool:
@@ -66,21 +66,21 @@ def _compared(name: str, a: Study, first: str | Chosen, b: Study, second: str | 
     x, y = a.values(first, column), b.values(second, column)
     means = mean_interval(x.to_numpy(float)), mean_interval(y.to_numpy(float))
     if paired(a, b):
-        found = differences(y, x)
-        return Compared(name, *means, mean_interval(found), sign_flip_test(found))
+        rows = differences(y, x)
+        return Compared(name, *means, mean_interval(rows), sign_flip_test(rows))
     x, y = x.to_numpy(float), y.to_numpy(float)
     return Compared(name, *means, unpaired_difference(y, x), welch_test(y, x))
 
 
 def differing(a: Study, b: Study) -> dict[str, tuple[Any, Any]]:
     """{what: (in a, in b)} of all that study.json says differently of how they were made."""
-    said = [
+    described = [
         t.manifest["plan"]
         | t.manifest["provenance"]["versions"]
         | {name: t.manifest["provenance"].get(name) for name in ("commit", "command")}
         for t in (a, b)
     ]
-    x, y = said
+    x, y = described
     names = dict.fromkeys([*x, *y])
     return {n: (x.get(n, "–"), y.get(n, "–")) for n in names if x.get(n) != y.get(n)}
 

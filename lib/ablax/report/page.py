@@ -67,17 +67,17 @@ def build(study: Study, experiment: Experiment, remarks: Mapping[str, str] | Non
     tables = {"ablation": ablation_table(study, rows), "points": points_table(study)}
     frames = {"ablation": ablation_frame(study, rows), "points": points_frame(study)}
     judgements = judge_all(experiment.claims, study, remarks)
-    said = summary(study, rows)
+    overview = summary(study, rows)
     for name, printed in tables.items():
         write(directory / f"{name}.csv", frames[name].to_csv(index=False))
         write(directory / f"{name}.tex", latex(narrow(printed)))
-    write(directory / "report.md", _markdown(study, about, said, tables, judgements, captions))
+    write(directory / "report.md", _markdown(study, about, overview, tables, judgements, captions))
     write_json(directory / "claims.json", [_plain(judgement) for judgement in judgements])
     page = render(
         "page.html",
         study=study,
         about=about,
-        summary=said,
+        summary=overview,
         tables=tables,
         judgements=judgements,
         figures={name: inline(directory / f"{name}.png") for name in drawn},
@@ -155,26 +155,29 @@ def _answer(study: Study, best: Chosen) -> str:
     n = interval.n
     if math.isnan(interval.estimate):
         return f"{best.point}: every trial diverged"
-    said = f"{best.point}: test {name} {show(interval)}"
+    sentence = f"{best.point}: test {name} {show(interval)}"
     baseline = study.baseline(best.point)
     if baseline is not None:
         difference = study.difference(best, baseline, f"test/{name}")
         sign = "+" if difference.estimate > 0 else ""
-        said += f", {sign}{show(difference)} against {baseline}"
-        said += f" at the {difference.n} restarts that both have" if difference.n < n else ""
+        sentence += f", {sign}{show(difference)} against {baseline}"
+        sentence += f" at the {difference.n} restarts that both have" if difference.n < n else ""
     if n < 2:
-        return f"{said} (one restart; chosen by its validation {study.objective.name})"
-    said += f" (mean and 95% interval over {n} restarts"
+        return f"{sentence} (one restart; selected by its validation {study.objective.name})"
+    sentence += f" (mean and 95% interval over {n} restarts"
     if len(study.settings) > 1:
-        said += f"; the others' validation {study.objective.name} chooses it for {best.agreeing}"
-    return f"{said})"
+        sentence += (
+            f"; selected by leave-one-out validation {study.objective.name} in "
+            f"{best.agreeing}/{n} restarts"
+        )
+    return f"{sentence})"
 
 
 def _rungs_in_words(study: Study) -> str:
-    """What a halved study trained, and that only the last round is shown."""
-    said = [f"{r.points} points ({r.trials} trials) to step {r.steps:,}" for r in study.rungs]
+    """Sentence on the rounds of a halved study, of which only the last is shown."""
+    rungs = [f"{r.points} points ({r.trials} trials) to step {r.steps:,}" for r in study.rungs]
     return (
-        f"Successive halving: {', then '.join(said)}. The tables, the figures and the claims are "
+        f"Successive halving: {', then '.join(rungs)}. The tables, the figures and the claims are "
         "of the points of the last round; the others stopped where they were dropped."
     )
 
@@ -186,7 +189,7 @@ def evidence(study: Study, rows: Sequence[Row]) -> list[Evidence]:
     metric = f"test/{study.headline.name}"
     columns = ("trial", "point", "restart", "status", "steps", metric)
     raw = study.trials.set_index("trial")[metric]  # not as ranked: as measured
-    found = []
+    lists = []
     for anchor, title, trials in lists:
         cells = [
             (*(str(row[c]) for c in columns[:-1]), f"{raw[row['trial']]:.6g}")
@@ -194,14 +197,14 @@ def evidence(study: Study, rows: Sequence[Row]) -> list[Evidence]:
         ]
         if len(trials) > MOST_TRIALS:
             title += f": the first {MOST_TRIALS} of {len(trials):,} (all are in trials.parquet)"
-        found.append(Evidence(anchor, title, columns, cells))
-    return found
+        lists.append(Evidence(anchor, title, columns, cells))
+    return lists
 
 
 def _markdown(
     study: Study,
     about: Sequence[str],
-    said: Summary,
+    overview: Summary,
     tables: Mapping[str, Printed],
     judgements: Sequence[Judgement],
     captions: Mapping[str, str],
@@ -209,9 +212,9 @@ def _markdown(
     blocks = [
         f"# {study.manifest['experiment']}",
         *about,
-        *(f"**{answer}**" for answer in said.answers),
+        *(f"**{answer}**" for answer in overview.answers),
     ]
-    blocks += said.warnings
+    blocks += overview.warnings
     if judgements:
         lines = ["| claim | verdict | evidence |", "|---|---|---|"]
         for j in judgements:

@@ -1,4 +1,4 @@
-"""What the figures of all experiments share: colours, axes, intervals, images and files."""
+"""Drawing helpers of all figures: colours, axes, intervals, images and files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

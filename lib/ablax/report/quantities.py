@@ -68,6 +68,7 @@ class Name(NamedTuple):
     what: str
     of: str = ""
     where: str = ""
+    joined: bool = False  # of two others
 
     def __str__(self) -> str:
         return (f"{self.what}: {self.of}" if self.of else self.what) + self.where
@@ -80,11 +81,19 @@ Reading = dict[Name, pd.Series]
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """Numbers by restart, read from a study: `read(study)`, which may raise `Missing`."""
+    """Numbers by restart, read from a study.
+
+    Attributes:
+        name: of the numbers.
+        read: study -> {name: values by restart}; may raise `Missing`.
+        share: the numbers are 0 or 1.
+        fields: of the Config, by which points are looked up.
+    """
 
     name: Name
     read: Callable[[Study], Reading]
     share: bool = False
+    fields: frozenset[str] = frozenset()
 
     def named(self, what: str) -> Quantity:
         """The same numbers, those of one entry, under another name."""
@@ -94,7 +103,7 @@ class Quantity:
             (values,) = self.read(study).values()
             return {name: values}
 
-        return Quantity(name, read, self.share)
+        return Quantity(name, read, self.share, self.fields)
 
     def __sub__(self, other: Quantity | float) -> Quantity:
         return self._with(other, "−", lambda a, b: a - b)
@@ -131,10 +140,13 @@ class Quantity:
         if not isinstance(other, Quantity):
             number = float(other)
 
-            def scaled(study: Study) -> Reading:
-                return {name: join(v, number) for name, v in self.read(study).items()}
+            def with_number(name: Name) -> Name:
+                return Name(f"{_bracketed(name)} {sign} {number:g}", joined=True)
 
-            return Quantity(self.name, scaled)
+            def scaled(study: Study) -> Reading:
+                return {with_number(n): join(v, number) for n, v in self.read(study).items()}
+
+            return Quantity(with_number(self.name), scaled, fields=self.fields)
 
         def read(study: Study) -> Reading:
             mine, theirs = self.read(study), other.read(study)
@@ -143,18 +155,27 @@ class Quantity:
                 for a, b in zip(mine, theirs, strict=True)
             }
 
-        return Quantity(_joined(self.name, sign, other.name), read)
+        fields = self.fields | other.fields
+        return Quantity(_joined(self.name, sign, other.name), read, fields=fields)
 
 
 def _joined(a: Name, sign: str, b: Name) -> Name:
     """The name of a and b joined: what they share is named once.
 
-    >>> print(_joined(Name("loss", "L1", ", depth=2"), "−", Name("loss", "L2", ", depth=2")))
+    >>> l1, l2 = (Name("loss", method, ", depth=2") for method in ("L1", "L2"))
+    >>> print(_joined(l1, "−", l2))
     loss: L1 − L2, depth=2
+    >>> print(_joined(_joined(l1, "−", l2), "/", Name("steps")))
+    (loss: L1 − L2, depth=2) / steps
     """
-    if a.of and b.of and a.what == b.what and a.where == b.where:
-        return Name(a.what, f"{a.of} {sign} {b.of}", a.where)
-    return Name(f"{a} {sign} {b}")
+    if a.of and b.of and (a.what, a.where) == (b.what, b.where) and not (a.joined or b.joined):
+        return Name(a.what, f"{a.of} {sign} {b.of}", a.where, joined=True)
+    return Name(f"{_bracketed(a)} {sign} {_bracketed(b)}", joined=True)
+
+
+def _bracketed(name: Name) -> str:
+    """A name as a part of another: a difference of differences keeps its brackets."""
+    return f"({name})" if name.joined else str(name)
 
 
 def _by_restart(join: Callable[[Any, Any], Any], a: pd.Series, b: pd.Series) -> pd.Series:
@@ -226,7 +247,11 @@ class Column:
         def read(study: Study) -> Reading:
             return {name: study.values(along(study, self.by, **where)[value], self.name)}
 
-        return Quantity(name, read, self.share)
+        return Quantity(name, read, self.share, self._fields)
+
+    @property
+    def _fields(self) -> frozenset[str]:
+        return frozenset(name for name in (self.by, *(self.where or ())) if name != "group")
 
     @property
     def everywhere(self) -> Quantity:
@@ -236,7 +261,7 @@ class Column:
             values = {p: study.values(p, self.name) for p in study.among(**(self.where or {}))}
             return {Name(f"{self.name}, {p}"): v for p, v in values.items() if not v.isna().any()}
 
-        return Quantity(Name(self.name), read, self.share)
+        return Quantity(Name(self.name), read, self.share, self._fields)
 
 
 def column(name: str, by: str = "group", *, share: bool = False, **where: Any) -> Column:

@@ -61,7 +61,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval."""
+        """True if both ends are known."""
         return bool(np.isfinite([self.low, self.high]).all())
 
     def negated(self) -> "Interval":
@@ -77,7 +77,7 @@ def _finite(values: np.ndarray) -> bool:
 
 
 def _equal(values: np.ndarray) -> bool:
-    """Whether all are the same but for rounding: 0.1 + 0.2 − 0.3 is not 0."""
+    """True if all values are equal up to rounding: 0.1 + 0.2 − 0.3 is not 0."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max(initial=0.0))
 
 
@@ -227,10 +227,10 @@ def bootstrap_interval(
         warnings.simplefilter("ignore", (stats.DegenerateDataWarning, RuntimeWarning))
         method: Method = "BCa" if n <= MANY else "percentile"
         resamples = resamples if n <= MANY else min(resamples, 999)
-        found = resample(method=method, n_resamples=resamples)
-        ends = found.confidence_interval
+        bootstrapped = resample(method=method, n_resamples=resamples)
+        ends = bootstrapped.confidence_interval
         if not np.isfinite([ends.low, ends.high]).all():
-            again = resample(method="percentile", n_resamples=0, bootstrap_result=found)
+            again = resample(method="percentile", n_resamples=0, bootstrap_result=bootstrapped)
             ends, method = again.confidence_interval, "percentile"
     return Interval(estimate, float(ends.low), float(ends.high), n, method)
 

@@ -235,7 +235,7 @@ class Study:
         return wide.reindex(columns=trials)
 
     def largest(self, column: str) -> np.ndarray:
-        """Of every restart the largest value of a column, over all points that have it."""
+        """Largest value of a column at every restart, over all points that have it."""
         if column not in self.trials:
             raise Missing(f"trials.parquet has no column {column!r}")
         wide = self._wide(column).to_numpy(np.float64)
@@ -249,7 +249,7 @@ class Study:
         return mean_interval(values)
 
     def is_share(self, column: str) -> bool:
-        """Whether every trial has 0 or 1: then a mean is the share of trials that have 1."""
+        """True if every trial has 0 or 1: then a mean is the share of trials that have 1."""
         if column not in self._shares:
             self._shares[column] = bool(self.scored[column].isin([0.0, 1.0]).all())
         return self._shares[column]
@@ -287,8 +287,8 @@ class Study:
         in a study that names none, the first point. None too where that has not finished, or
         was dropped between rounds: nothing else would be a fair comparison.
         """
-        found = self._baselines.get(point)
-        return found if found in self.settings else None
+        baseline = self._baselines.get(point)
+        return baseline if baseline in self.settings else None
 
     def groups(self) -> dict[tuple[str, str], list[str]]:
         """The points by (baseline, group): the strengths of one method, baseline by baseline."""

@@ -178,11 +178,11 @@ def points_table(study: Study) -> Printed:
 
 
 def ablation_caption(study: Study, rows: Sequence[Row]) -> str:
-    """What the numbers are, where the strengths come from, and what became of divergence."""
+    """Caption: the statistics, the selection of strengths, and the treatment of diverged trials."""
     name, selects = study.headline.name, any(len(g) > 1 for g in study.groups().values())
     compared = sum(row.versus is not None for row in rows)
     n = max((row.n for row in rows), default=0)
-    said = [
+    sentences = [
         f"Means over restarts of test {name} with 95% intervals (Student's t; median and "
         "interquartile mean: seeded BCa bootstrap).",
         "Δ: paired difference to the baseline, restart by restart. p: sign-flip test"
@@ -194,20 +194,22 @@ def ablation_caption(study: Study, rows: Sequence[Row]) -> str:
     ]
     by = study.objective.name
     if selects and n < 2:
-        said.append(f"The strength of each method is chosen by validation {by} of its one restart.")
+        sentences.append(
+            f"The strength of each method is chosen by validation {by} of its one restart."
+        )
     elif selects:
         switched = [row for row in rows if row.chosen.agreeing < len(row.chosen.by_restart)]
         changes = ", ".join(
             f"{row.group} ({len(row.chosen.by_restart) - row.chosen.agreeing} of {row.n})"
             for row in switched
         )
-        said.append(
+        sentences.append(
             f"The strength of each method is chosen by mean validation {by}; the number of a "
             "restart is at the strength that the other restarts choose, so that no restart is "
             "judged by a choice it had a part in."
         )
         if changes:
-            said.append(f"They choose another strength for some restarts of {changes}.")
+            sentences.append(f"They choose another strength for some restarts of {changes}.")
     for what, intervals in [
         ("median", [row.median for row in rows]),
         ("interquartile mean", [row.interquartile_mean for row in rows]),
@@ -215,12 +217,12 @@ def ablation_caption(study: Study, rows: Sequence[Row]) -> str:
         plain = [r.group for r, i in zip(rows, intervals, strict=True) if i.method == "percentile"]
         of = ", ".join(plain) if len(plain) <= 3 else f"{len(plain)} of {len(rows)} rows"
         if plain:
-            said.append(f"BCa is undefined for the {what} of {of}: percentile.")
-    return " ".join([*said, diverged_in_words(study)])
+            sentences.append(f"BCa is undefined for the {what} of {of}: percentile.")
+    return " ".join([*sentences, diverged_in_words(study)])
 
 
 def diverged_in_words(study: Study) -> str:
-    """What the tables do with diverged trials."""
+    """Sentence on the treatment of diverged trials."""
     lost = (study.trials["status"] == "diverged").to_numpy()
     headline = study.trials[f"test/{study.headline.name}"].to_numpy(np.float64)
     diverged, broken = int(lost.sum()), int((~np.isfinite(headline) & ~lost).sum())
@@ -228,11 +230,11 @@ def diverged_in_words(study: Study) -> str:
         return "Every trial diverged: there is nothing to compare."
     if not diverged + broken:
         return "No trial diverged."
-    said = f"{diverged} of {len(lost)} trials diverged"
+    sentence = f"{diverged} of {len(lost)} trials diverged"
     if broken:
-        said += f", and test {study.headline.name} of {broken} is not finite"
+        sentence += f", and test {study.headline.name} of {broken} is not finite"
     return (
-        f"{said}; such a trial counts with the worst value of any that did not "
+        f"{sentence}; such a trial counts with the worst value of any that did not "
         "(worst rank), and its measures are those of the snapshot selected before. A point of "
         "which every trial diverged has no numbers, and is never chosen."
     )
@@ -246,7 +248,7 @@ POINTS_CAPTION = (
 
 
 def _setting(row: Row) -> str:
-    """What a row's point sets, without what its baseline does as well."""
+    """Settings of a row's point that its baseline does not have."""
     point = row.chosen.point
     if point in ("baseline", row.group):
         return ""

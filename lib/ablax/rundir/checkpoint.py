@@ -52,7 +52,7 @@ class Checkpoints:
         self._writing = place
 
     def due(self) -> bool:
-        """Whether the time has come."""
+        """True if it is time for the next checkpoint."""
         return time.monotonic() - self._last >= self.seconds
 
     def save(self, arrays: Mapping[str, Any], host: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def wait(self) -> None:
-        """Until what is being written is on disk."""
+        """Block until the pending checkpoint is written."""
         if self._writer is None:
             return
         try:
@@ -116,12 +116,12 @@ class Checkpoints:
 
 
 def _unwritten(path: Path, error: Exception) -> Exception:
-    """What to raise instead: the layers below raise almost anything when a disk is full."""
+    """Error to raise instead: the layers below raise almost anything when a disk is full."""
     if processes.many() and not isinstance(error, OSError) and "OS error" not in str(error):
         return error  # not the disk: another host has died
     return UserError(
         f"cannot write the checkpoint {path}: {error}\n"
-        "what the last checkpoint holds is kept: make room, and the same command goes on"
+        "what the last checkpoint holds is kept: make room, then rerun the same command to resume"
     )
 
 
@@ -160,15 +160,15 @@ def newest(place: Path) -> tuple[int | None, list[str]]:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint; empty if it is as it was written."""
+    """Damage of a checkpoint in words; empty if it is intact."""
     try:
         sealed = json.loads((path / SEAL).read_text())
         if not isinstance(sealed, dict) or not sealed:
             raise ValueError("it names no files")
-        found = _checksums(path)
+        sums = _checksums(path)
     except (OSError, ValueError) as error:
         return f"its seal cannot be read ({error})"
-    wrong = sorted(name for name, checksum in sealed.items() if found.get(name) != checksum)
+    wrong = sorted(name for name, checksum in sealed.items() if sums.get(name) != checksum)
     return f"{wrong[0]} is not what was written" if wrong else ""
 
 
@@ -195,7 +195,7 @@ def _reader() -> Any:
 
 
 def host_of(place: Path, number: int) -> dict[str, Any]:
-    """What the host knew when a checkpoint was made."""
+    """State of the host when a checkpoint was made."""
     import orbax.checkpoint as ocp
 
     path = (place / f"{number:06d}").absolute()

@@ -71,7 +71,7 @@ def _hold(path: Path) -> IO[str]:
 
 def _holder(text: str) -> str:
     try:
-        said = json.loads(text)
-        return f"process {said['pid']} on {said['host']}"
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']}"
     except (ValueError, KeyError, TypeError):
         return "another process"  # which has not yet said who it is

@@ -80,7 +80,7 @@ def write_parquet(path: Path, table: pd.DataFrame | pa.Table) -> None:
 
 
 def _number(path: Path) -> int:
-    """Of a part; -1 of anything else, such as what a crash left half written."""
+    """Number of a part; -1 of any other file, such as one that a crash left half written."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdigit() and not path.name.startswith(".") else -1
 
@@ -89,8 +89,8 @@ def _labelled(rows: pd.DataFrame, order: Mapping[str, Mapping[str, str]]) -> pd.
     """The rows of trials with the labels of the plan, for those that it has."""
     labels = {}
     for name in next(iter(order.values()), {}):
-        given = zip(rows["trial"], rows[name], strict=True)
-        labels[name] = [order[t][name] if t in order else own for t, own in given]
+        pairs = zip(rows["trial"], rows[name], strict=True)
+        labels[name] = [order[t][name] if t in order else own for t, own in pairs]
     return rows.assign(**labels)
 
 
@@ -117,7 +117,7 @@ class Store:
 
     @property
     def has_parts(self) -> bool:
-        """Whether there are parts, or what a crash left of them."""
+        """True if there are parts, or remains of them after a crash."""
         return self._parts.exists()
 
     def rewind(self, position: int) -> None:
@@ -208,7 +208,7 @@ class Store:
             shutil.rmtree(self._parts, ignore_errors=True)
 
     def has(self, name: str) -> bool:
-        """Whether there are parts of a table or tree."""
+        """True if there are parts of a table or tree."""
         return bool(self._parts_of(name))
 
     def drop(self, name: str) -> None:
@@ -262,8 +262,8 @@ class Store:
         return [compacted, *parts] if compacted.exists() else parts
 
     def _parts_of(self, name: str) -> list[Path]:
-        found = [path for path in self._parts.glob("*-*") if _number(path) >= 0]
-        return sorted(path for path in found if path.stem.rpartition("-")[0] == name)
+        parts = [path for path in self._parts.glob("*-*") if _number(path) >= 0]
+        return sorted(path for path in parts if path.stem.rpartition("-")[0] == name)
 
     def has_array(self, name: str) -> bool:
         """True if arrays are kept under that name, compacted or in parts."""

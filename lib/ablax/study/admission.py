@@ -1,4 +1,4 @@
-"""Whether a launch may go on in a run directory: decided by what is there, before anything acts.
+"""Admission of a launch to a run directory: decided by its contents, before anything acts.
 
 All that could spoil what is already computed is refused here; nothing is changed, on disk or
 elsewhere, and nothing compiles. `rewinding` acts on what is admitted.
@@ -44,7 +44,7 @@ def contents_of(directory: Path) -> Contents:
 
 @dataclass(frozen=True)
 class Admission:
-    """What a launch may start from: plain JSON, so that every process can be told.
+    """Names, slots and marks of an admitted launch; plain JSON, to be sent to every process.
 
     Attributes:
         identities: {program: what its trials' ids hold}.
@@ -161,7 +161,7 @@ def changed_conditions(
     *,
     allow_changed: bool,
 ) -> list[str]:
-    """What has changed in the program, its versions or its device: trials would not be alike.
+    """Changes of program, versions or device, after which trials would not be alike.
 
     Args:
         plan: of this launch.

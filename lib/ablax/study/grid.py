@@ -99,14 +99,14 @@ def table(config: Any, rows: Sequence[Setting]) -> list[Setting]:
     >>> table(Config(l2=(0.0, 1.0)), ROWS)
     [{'l2': 0.0}, {'l2': 1.0}]
     """
-    given = axes(config)
+    chosen = axes(config)
     fields = {field for row in rows for field in row}
-    if (fields - {GROUP, "steps", "eval_every"}) & given.keys():
-        return product(**given)
+    if (fields - {GROUP, "steps", "eval_every"}) & chosen.keys():
+        return product(**chosen)
     points = [
         row | {field: value for field, value in setting.items() if field not in row}
         for row in rows
-        for setting in product(**given)
+        for setting in product(**chosen)
     ]
     return [point for i, point in enumerate(points) if point not in points[:i]]
 

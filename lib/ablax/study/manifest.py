@@ -117,7 +117,7 @@ def provenance(plan: Plan, origin: Origin, slots: dict[str, int]) -> dict[str, A
 
 
 def conditions(plan: Plan) -> dict[str, str]:
-    """What must not change while a study lasts, besides its programs."""
+    """Conditions that must not change during a study, besides its programs."""
     return {
         "JAX version": importlib.metadata.version("jax"),
         "device kind": plan.device_kind,
@@ -126,9 +126,9 @@ def conditions(plan: Plan) -> dict[str, str]:
 
 def matmul_precision() -> str:
     """How exact matrix products are: what JAX was told, and what its default means here."""
-    told = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    if told is not None:
-        return str(told)
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if precision is not None:
+        return str(precision)
     meant = {
         "cpu": "float32",
         "gpu": "may be TF32 on GPUs that have it",
@@ -169,7 +169,7 @@ def read_manifest(directory: Path) -> Manifest | None:
     try:
         manifest = json.loads(path.read_text())
         _ = manifest["experiment"], manifest["seed"], manifest["points"], manifest["rounds"]["name"]
-        _ = manifest["significance"], manifest["provenance"]["command"]
+        _ = manifest["significance"]
         _ = list(manifest["marks"])
         _ = dict(manifest["provenance"]["conditions"])
         for entry in manifest["provenance"]["programs"].values():

@@ -68,7 +68,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a trial's id holds besides its own point and restart."""
+    """Components of a trial's id besides its point and restart."""
 
     seed: int
     version: int  # of the task
@@ -214,7 +214,7 @@ def points_of(config: Any, settings: Sequence[grid.Setting]) -> tuple[Point, ...
 
 
 def _named(change: grid.Setting) -> str:
-    """What a change sets, in words; empty if it sets nothing."""
+    """Name of a change: the fields that it sets; empty if it sets none."""
     return " ".join(f"{field}={_short(value)}" for field, value in change.items())
 
 
@@ -276,7 +276,7 @@ def make_plan(
 
 
 def _varied(fixes: Sequence[str]) -> str:
-    """What the restarts of a study vary, in words.
+    """Random streams that the restarts of a study vary, in words.
 
     >>> _varied(["none"]), _varied(["init+split"])
     ('init, order, split', 'order')

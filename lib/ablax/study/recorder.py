@@ -1,4 +1,4 @@
-"""What the boundaries of a study teach, as rows of its tables."""
+"""Results of a study's boundaries, as rows of its tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ablax.config import field_specs
-from ablax.engine.engine import Boundary, Evaluated, Finished, Statistics
+from ablax.engine.engine import Boundary, Evaluated, Finished, Usage
 from ablax.engine.slots import Slot, Status
 from ablax.errors import UserError
 from ablax.metrics import Metric
@@ -106,36 +106,36 @@ def slot_of(arrays: dict[str, Any], like: Slot) -> Slot:
     """
     n = len(next(iter(arrays.values())))
     empty = [np.zeros((n, *leaf.shape[1:]), leaf.dtype) for leaf in jax.tree.leaves(like)]
-    found = [arrays.get(f"{i:04d}", leaf) for i, leaf in enumerate(empty)]
-    kinds = [[(x.shape, x.dtype) for x in leaves] for leaves in (found, empty)]
+    restored = [arrays.get(f"{i:04d}", leaf) for i, leaf in enumerate(empty)]
+    kinds = [[(x.shape, x.dtype) for x in leaves] for leaves in (restored, empty)]
     if kinds[0] != kinds[1] or len(arrays) != sum(leaf.size > 0 for leaf in empty):
         raise UserError("the state of a trial is of another program; choose another --out")
-    return jax.tree.unflatten(jax.tree.structure(like), found)
+    return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
-def timing_rows(program: str, statistics: Statistics) -> pd.DataFrame:
-    """What the clock said of a program."""
-    compiled = statistics.compile_seconds
+def timing_rows(program: str, usage: Usage) -> pd.DataFrame:
+    """Times of a program, as rows of timings.parquet."""
+    compiled = usage.compile_seconds
     clocks = {f"seconds compiling {name}": seconds for name, seconds in compiled.items()}
     clocks |= {
-        "seconds training": statistics.seconds,
-        "segments": statistics.segments,
-        "share busy while trials wait": statistics.share_busy(),
-        "share idle in the drain": statistics.share_drained(),
+        "seconds training": usage.seconds,
+        "segments": usage.segments,
+        "share busy while trials wait": usage.share_busy(),
+        "share idle in the drain": usage.share_drained(),
     }
-    clocks |= {f"bytes {name}": n for name, n in statistics.memory_bytes.items()}
+    clocks |= {f"bytes {name}": n for name, n in usage.memory_bytes.items()}
     return pd.DataFrame(
         {"program": program, "what": list(clocks), "value": map(float, clocks.values())}
     )
 
 
 def checkpoint_rows(checkpoints: Checkpoints) -> pd.DataFrame:
-    """What the clock said of the checkpoints of a launch."""
-    said = {
+    """Times of a launch's checkpoints, as rows of timings.parquet."""
+    clocks = {
         "checkpoints": float(checkpoints.written),
         "seconds waiting for checkpoints": checkpoints.seconds_waited,
     }
-    return pd.DataFrame({"program": "all", "what": list(said), "value": list(said.values())})
+    return pd.DataFrame({"program": "all", "what": list(clocks), "value": list(clocks.values())})
 
 
 def best_seen(event: Evaluated, objective: Metric | None) -> float | None:

@@ -13,7 +13,7 @@ from ablax.study.plan import Plan
 
 
 class Start(NamedTuple):
-    """Where a launch starts from: plain JSON, so that every process can be told.
+    """Starting point of a launch; plain JSON, to be sent to every process.
 
     Attributes:
         checkpoint: the one to resume from; None: there is none.

@@ -31,7 +31,7 @@ class Wanted:
 
 
 class Rounds(Protocol):
-    """What the rounds of a study are.
+    """Rounds of a study.
 
     Attributes:
         n: how many there are.

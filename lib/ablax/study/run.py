@@ -14,7 +14,7 @@ import pandas as pd
 from flax.serialization import from_state_dict
 
 from ablax.engine import processes
-from ablax.engine.engine import Boundary, Engine, Inherited, Statistics
+from ablax.engine.engine import Boundary, Engine, Inherited, Usage
 from ablax.engine.mesh import fitting_slots, memory_per_device, mesh_of
 from ablax.engine.shapes import start_of
 from ablax.engine.slots import Slot, Status
@@ -31,7 +31,7 @@ from ablax.study.snapshots import Keep, Snapshots
 from ablax.task import Trial
 
 GO_ON, SAVE, STOP = 0, 1, 2
-"""What a host may say at a boundary; the largest word of all processes counts."""
+"""Requests that a process may make at a boundary; the largest of all processes counts."""
 
 
 @dataclass
@@ -59,12 +59,12 @@ class Run:
     marks: list[str]
     restored: Checkpoint | None = None
     engines: dict[str, Engine] = field(default_factory=dict)
-    statistics: dict[str, Statistics] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)
     program: str = ""
     stopped: bool = False
 
-    def signal(self) -> int:
-        """What this host says at a boundary."""
+    def request(self) -> int:
+        """Request of this process at a boundary."""
         if self.stop.is_set():
             return STOP
         return SAVE if self.checkpoints.due() else GO_ON
@@ -98,14 +98,14 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
         [t.end for t in trials],
     )
     runner = _engine(run, program)
-    given = _given(run, runner, program, trials, columns)
-    if processes.decided(lambda: sorted(given)) != sorted(given):
+    starts = _starts(run, runner, program, trials, columns)
+    if processes.decided(lambda: sorted(starts)) != sorted(starts):
         raise UserError(
             f"process {jax.process_index()} does not see what the first one has written under "
             f"{run.directory}; expected a directory that all processes share"
         )
-    made = {i: int(s.trial.step) for i, s in given.items() if isinstance(s, Slot)}
-    if saved := sum(step - trials[i].start for i, step in made.items()):
+    progress_made = {i: int(s.trial.step) for i, s in starts.items() if isinstance(s, Slot)}
+    if saved := sum(step - trials[i].start for i, step in progress_made.items()):
         run.progress.extend(0, -saved)
     snapshots = Snapshots(run.keep, run.store, program)
     many = run.plan.rounds.n > 1
@@ -119,14 +119,14 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
         boundaries = runner.run(
             take(columns, members),
             int(interval),
-            given={at: given[i] for at, i in enumerate(members.tolist()) if i in given},
-            signal=run.signal,
+            starts={at: starts[i] for at, i in enumerate(members.tolist()) if i in starts},
+            request=run.request,
         )
         for boundary in boundaries:
-            _learn(run, runner, recorder, chosen, boundary)
-            if boundary.signal:
+            _take_in(run, runner, recorder, chosen, boundary)
+            if boundary.request:
                 _save(run, runner, recorder, program, chosen)
-            if boundary.signal == STOP:
+            if boundary.request == STOP:
                 run.checkpoints.wait()
                 run.stopped = True
                 return
@@ -135,7 +135,7 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
     run.restored = None
 
 
-def _learn(
+def _take_in(
     run: Run,
     runner: Engine,
     recorder: Recorder,
@@ -143,7 +143,7 @@ def _learn(
     boundary: Boundary,
 ) -> None:
     recorder.add(trials, boundary)
-    busy = runner.statistics.share_busy()
+    busy = runner.usage.share_busy()
     if (finished := boundary.finished) is not None:
         saved = int(np.sum(np.array([trials[i].end for i in finished.index]) - finished.steps))
         run.progress.advance(steps=saved, finished=len(finished.index), busy=busy, best=None)
@@ -161,7 +161,7 @@ def _save(
     trials: Sequence[PlannedTrial],
 ) -> None:
     """A checkpoint: what has ended goes to the store first, so that only the slots are left."""
-    _learn(run, runner, recorder, trials, Boundary(None, runner.flush(), GO_ON))
+    _take_in(run, runner, recorder, trials, Boundary(None, runner.flush(), GO_ON))
     recorder.flush()
     holds = [trials[i].id if i >= 0 else None for i in runner.holds]
     host = {"position": run.store.position, "program": program.name, "holds": holds}
@@ -191,13 +191,13 @@ def _engine(run: Run, program: Program) -> Engine:
         run.mark(
             f"slots per device of {program.name}: {slots} need {needed:,} bytes, now {fitting}"
         )
-    compiled = runner.statistics.compile_seconds
+    compiled = runner.usage.compile_seconds
     run.progress.say(
         f"compiled {program.name}: "
         + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in compiled.items())
         + f"; {runner.bytes_per_device / 2**20:,.0f} MiB per device"
     )
-    run.statistics[program.name] = runner.statistics
+    run.usage[program.name] = runner.usage
     if run.plan.rounds.n > 1:
         run.engines[program.name] = runner
     return runner
@@ -210,7 +210,7 @@ def autotuned(directory: Path) -> dict[str, Any] | None:
     return {"xla_gpu_per_fusion_autotune_cache_dir": str(directory.absolute() / "autotune")}
 
 
-def _given(
+def _starts(
     run: Run,
     runner: Engine,
     program: Program,
@@ -224,28 +224,28 @@ def _given(
     its parent's steps again, which come out the same.
     """
     at = {trial.id: i for i, trial in enumerate(trials)}
-    given: dict[int, Slot | Inherited] = {}
+    starts: dict[int, Slot | Inherited] = {}
     if run.restored is not None and run.restored.host["program"] == program.name:
         slots = slot_of(run.restored.arrays, like=runner.slots)
         for row, trial in enumerate(run.restored.host["holds"]):
             if trial in at:
-                given[at[trial]] = take(slots, row)
+                starts[at[trial]] = take(slots, row)
     children: dict[str, list[int]] = {}
     for i, trial in enumerate(trials):
-        if trial.parent is not None and i not in given:
+        if trial.parent is not None and i not in starts:
             children.setdefault(trial.parent.id, []).append(i)
     if not children:
-        return given
+        return starts
     if run.plan.rounds.gives == "snapshot":
         for parent, variables in _snapshots(run, set(children)).items():
-            given |= dict.fromkeys(children[parent], Inherited(variables))
-        return given
+            starts |= dict.fromkeys(children[parent], Inherited(variables))
+        return starts
     for parents, arrays in run.store.read_trees(_states(program)):
         slots = slot_of(arrays, like=runner.slots)
         for row, parent in enumerate(parents):
             for i in children.get(parent, ()):
-                given[i] = _continued(take(slots, row), take(columns, i))
-    return given
+                starts[i] = _continued(take(slots, row), take(columns, i))
+    return starts
 
 
 def _continued(slot: Slot, child: Trial) -> Slot:
@@ -260,21 +260,21 @@ def _continued(slot: Slot, child: Trial) -> Slot:
 
 def _snapshots(run: Run, parents: set[str]) -> dict[str, Any]:
     """{trial: its selected snapshot} of parents, of whatever program they are."""
-    found = {}
+    snapshots_by_trial = {}
     for program in run.plan.programs:
         like = start_of(program.task, program.example).best
         snapshots = Snapshots("all", run.store, program)
-        processes.decided(snapshots.settle)
+        processes.decided(snapshots.complete)
         for trials, tree in snapshots.read():
             for row, trial in enumerate(trials):
                 if trial in parents:
-                    found[trial] = from_state_dict(like, take(tree["variables"], row))
-    if lost := parents - found.keys():
+                    snapshots_by_trial[trial] = from_state_dict(like, take(tree["variables"], row))
+    if lost := parents - snapshots_by_trial.keys():
         raise UserError(
             f"the snapshots of {len(lost)} parents are missing under {run.directory}; "
             "start the study in a new --out"
         )
-    return found
+    return snapshots_by_trial
 
 
 def _states(program: Program) -> str:

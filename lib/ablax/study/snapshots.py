@@ -50,7 +50,7 @@ class Snapshots:
             self.store.append_tree(self.part, [trials[i].id for i in worth], to_state_dict(tree))
 
     def _may_be_best(self, point: str, value: float) -> bool:
-        """Whether nothing better has been seen: which of equals is kept, `merge` decides."""
+        """True if no better value of the point is known; among equals `merge` decides."""
         merit = self._merit(value)
         if merit < self._best.get(point, -np.inf):
             return False
@@ -60,9 +60,9 @@ class Snapshots:
     def _merit(self, value: float) -> float:
         return float(np.nan_to_num(self.objective.sign * value, nan=-np.inf, neginf=-np.inf))
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         """Finish what a launch that was cut off had begun to replace; on one host alone."""
-        _settle(self.place)
+        _complete_replacement(self.place)
 
     def read(self) -> Iterator[tuple[list[str], dict[str, Any]]]:
         """(trials, their values and variables), in portions: of earlier launches, and of this."""
@@ -79,7 +79,7 @@ class Snapshots:
         """
         if not self.store.has(self.part):
             return
-        self.settle()
+        self.complete()
         rank = {trial: i for i, trial in enumerate(points)}
         kept: dict[str, tuple[float, str, Any]] = {}  # point or trial -> (value, trial, tree)
         for trials, tree in self.read():
@@ -97,7 +97,7 @@ class Snapshots:
                     kept[key] = (value, trial, take(tree["variables"], i))
         if not kept:  # their children's are better, and come later
             return
-        ordered = sorted(kept.values(), key=lambda found: rank[found[1]])
+        ordered = sorted(kept.values(), key=lambda entry: rank[entry[1]])
         values, trials, trees = zip(*ordered, strict=True)
         words = [divmod(int(trial, 16), 2**32) for trial in trials]
         item = {
@@ -141,12 +141,12 @@ def _write(place: Path, item: Any) -> None:
     try:
         with ocp.Checkpointer(handler, multiprocessing_options=processes.alone()) as writer:
             writer.save(_new(place), args=ocp.args.StandardSave(item), force=True)
-        _settle(place)
+        _complete_replacement(place)
     except Exception as error:  # whatever the layers below raise when a disk is full
         raise UserError(f"cannot write {place}: {error}") from error
 
 
-def _settle(place: Path) -> None:
+def _complete_replacement(place: Path) -> None:
     """Finish a replacement, perhaps of a launch that was cut off: what is there is whole."""
     for torn in place.parent.glob(f"{glob.escape(_new(place).name)}.*"):
         shutil.rmtree(torn, ignore_errors=True)

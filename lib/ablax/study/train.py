@@ -35,7 +35,7 @@ from ablax.study.snapshots import Keep, Snapshots
 
 @dataclass(frozen=True)
 class Result:
-    """How a launch ended."""
+    """Result of a launch."""
 
     trained: int
     missing: int
@@ -182,9 +182,9 @@ def _finish(run: Run, before: int, started: float) -> Result:
     missing = sum(trial.id not in done for trial in planned)
     complete = missing == 0 and len(rounds) == run.plan.rounds.n
     if processes.first():
-        for name, statistics in run.statistics.items():
-            run.store.append("timings", timing_rows(name, statistics))
-        if run.statistics:
+        for name, usage in run.usage.items():
+            run.store.append("timings", timing_rows(name, usage))
+        if run.usage:
             run.store.append("timings", checkpoint_rows(run.checkpoints))
         ended = [t for t in planned if t.id in done]
         superseded = {t.parent.id for t in ended if t.inherits == "state" and t.parent}
@@ -200,7 +200,7 @@ def _finish(run: Run, before: int, started: float) -> Result:
 
 
 def _stream() -> TextIO:
-    """Where progress is shown: on the first host alone."""
+    """Stream for progress: only the first process shows it."""
     return sys.stderr if processes.first() else open(os.devnull, "w")
 
 

@@ -17,7 +17,7 @@ __all__ = ["Where", "member", "parse", "start", "starts_others"]
 
 
 def starts_others(where: Where) -> bool:
-    """Whether this process only starts the ones that run the study."""
+    """True if this process only starts those that run the study."""
     several_here = where.processes > 1 and where.coordinator is None
     return where.on != "local" or where.dry_run or several_here
 

@@ -20,7 +20,7 @@ Cluster = Literal["openmpi", "slurm", "tpu"]
 
 
 def detected(environ: Mapping[str, str]) -> Cluster | None:
-    """Who started this process as one of several, by what that left in the environment.
+    """Launcher that started this process as one of several, by its environment variables.
 
     >>> detected({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"})
     'openmpi'
@@ -53,7 +53,7 @@ def _number(environ: Mapping[str, str], name: str, default: int = 0) -> int:
 
 
 def arguments(where: Where, environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is called with; None: this process is alone.
+    """Arguments for `jax.distributed.initialize`; None if this process is alone.
 
     Flags win over what is detected. JAX's own detection gives every process of SLURM and Open
     MPI one GPU; a process that has its node for itself takes all of them (an empty list
@@ -77,15 +77,15 @@ def arguments(where: Where, environ: Mapping[str, str]) -> dict[str, Any] | None
         case "openmpi":
             alone = _number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE", 2) == 1
             local = _number(environ, "OMPI_COMM_WORLD_LOCAL_RANK")
-            found = {
+            options = {
                 "num_processes": _number(environ, "OMPI_COMM_WORLD_SIZE"),
                 "process_id": _number(environ, "OMPI_COMM_WORLD_RANK"),
                 "local_device_ids": [] if alone else [local],
             }
             if "OMPI_MCA_orte_hnp_uri" in environ:
-                return found | {"cluster_detection_method": "ompi"}
+                return options | {"cluster_detection_method": "ompi"}
             if "JAX_COORDINATOR_ADDRESS" in environ:
-                return found | {"cluster_detection_method": "deactivate"}
+                return options | {"cluster_detection_method": "deactivate"}
             raise UserError(
                 "Open MPI 5 does not say where its first process is: expected `mpirun -x "
                 "JAX_COORDINATOR_ADDRESS=HOST:PORT`, got no such variable"
@@ -106,20 +106,20 @@ def connect(where: Where) -> bool:
     """
     import jax  # on a TPU VM this sets variables that `detected` reads
 
-    found = arguments(where, os.environ)
-    if found is None:
+    options = arguments(where, os.environ)
+    if options is None:
         return False
-    if found.get("process_id") == 0 and where.coordinator is not None:
+    if options.get("process_id") == 0 and where.coordinator is not None:
         _refuse_taken_port(where.coordinator)
     # JAX's own service for preemption would swallow SIGTERM, by which a study is stopped.
     jax.config.update("jax_enable_preemption_service", False)
-    seconds = MEETING if found else MEETING_OF_WORKERS
+    seconds = MEETING if options else MEETING_OF_WORKERS
     alarm = threading.Timer(seconds, _nobody_came, [where, seconds])
     alarm.daemon = True
     alarm.start()
     try:
         jax.distributed.initialize(
-            **found,
+            **options,
             initialization_timeout=2 * seconds,  # then JAX aborts: the alarm says it better
             heartbeat_timeout_seconds=HEARTBEAT,
         )
@@ -172,7 +172,7 @@ def member(where: Where) -> Iterator[None]:
             raise
         _leave(error.code if isinstance(error.code, int) else 1, "")
     except KeyboardInterrupt:
-        _leave(130, "stopped; the same command goes on")
+        _leave(130, "stopped; rerun the same command to resume")
     except BaseException:
         _leave(1, traceback.format_exc().rstrip())
 

@@ -63,8 +63,8 @@ def processes_of(
     process alone already drives all of them. Only this machine can reach their coordinator.
     """
     if where.processes == 1 or where.coordinator is not None:
-        said = ("coordinator", "processes", "process_id") if where.coordinator else ()
-        flags = [word for name in said for word in (flag_of(name), str(getattr(where, name)))]
+        names = ("coordinator", "processes", "process_id") if where.coordinator else ()
+        flags = [word for name in names for word in (flag_of(name), str(getattr(where, name)))]
         return [Process((*prefix, *command, *flags))]
     n = where.processes
     address = f"127.0.0.1:{_free_port()}"
@@ -131,7 +131,7 @@ def run(
         print(
             f"error: process {dead.number} of {len(children)} (the first is 0) "
             f"{_how(dead)}, and the others were ended. The run directory keeps everything up to "
-            "the last checkpoint; the same command goes on from there.",
+            "the last checkpoint; rerun the same command to resume.",
             file=sys.stderr,
         )
         return 1
@@ -187,7 +187,7 @@ def _until_one_fails(children: Sequence[_Child]) -> _Child | None:
 
 
 def _cause(children: Sequence[_Child], first: _Child) -> _Child:
-    """Who died, where the others only noticed: by an exception, or as JAX aborts them.
+    """Process that died first; the others only notice, by an exception or by JAX's abort.
 
     They can be quicker: the system takes a moment to clear up after a large process.
     """
@@ -207,7 +207,7 @@ def _end_others(children: Sequence[_Child], grace: float, kill_after: float) -> 
 
 
 def _wait(children: Sequence[_Child], seconds: float | None) -> bool:
-    """Whether some still run after so many seconds."""
+    """True if some processes still run after so many seconds."""
     until = None if seconds is None else time.monotonic() + seconds
     while _running(children):
         if until is not None and time.monotonic() > until:

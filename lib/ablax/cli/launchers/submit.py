@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablax.checkout import CHECKOUT, LAUNCH
 from ablax.cli.launchers.where import Where
 from ablax.errors import UserError
 
-ROOT = Path(__file__).parents[4]
 SCRIPT = """\
 #!/bin/bash
 {options}
@@ -31,7 +31,7 @@ while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a signal ends a wait
 wait "$step"
 status=$?
 
-# 130: stopped, and the same command goes on; 143: a task that was not quick enough. A job that
+# 130: stopped, to be resumed by the same command; 143: a task that was not quick enough. A job that
 # was cancelled is no longer running, and stays so.
 case "$status" in
   130 | 143)
@@ -44,7 +44,7 @@ exit "$status"
 """
 
 
-def script(where: Where, command: Sequence[str], launch: Path = ROOT / "launch.sh") -> str:
+def script(where: Where, command: Sequence[str], launch: Sequence[str] = LAUNCH) -> str:
     """The batch script that runs the study on `where.nodes` nodes.
 
     One task a node: a process drives all devices of its node (as it does without SLURM), the
@@ -52,7 +52,7 @@ def script(where: Where, command: Sequence[str], launch: Path = ROOT / "launch.s
     directory must be on a file system that all nodes share.
     """
     options = {
-        "job-name": f"ablax-{command[0]}",
+        "job-name": f"ablax-{Path(command[0]).stem}",
         "nodes": where.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": where.cpus_per_task,
@@ -75,8 +75,8 @@ def script(where: Where, command: Sequence[str], launch: Path = ROOT / "launch.s
         srun.append(f"--cpus-per-task={where.cpus_per_task}")  # srun does not take the job's
     return SCRIPT.format(
         options="\n".join(lines),
-        launch=shlex.quote(str(launch)),
-        srun=shlex.join([*srun, str(launch), *command]),
+        launch=shlex.join(launch),
+        srun=shlex.join([*srun, *launch, *command]),
     )
 
 
@@ -100,7 +100,9 @@ def tpu_command(where: Where, command: Sequence[str]) -> list[str]:
     all of them share: a mounted bucket or NFS. Ctrl-C here ends the connection; the workers
     notice only when they print.
     """
-    folder = where.remote_dir or f"~/{ROOT.name}"
+    if CHECKOUT is None:
+        raise UserError("--on tpu-pod: expected a checkout of Ablax, got an installed package")
+    folder = where.remote_dir or f"~/{CHECKOUT.name}"
     # The remote shell expands a tilde only if it is unquoted up to its slash.
     home, rest = re.findall(r"^(~[\w.-]*/?)?(.*)$", folder)[0]
     study = shlex.join(["./launch.sh", *command])

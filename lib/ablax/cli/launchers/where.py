@@ -20,7 +20,7 @@ TIME = r"\d+|\d+(:\d+){1,2}|\d+-\d+(:\d+){0,2}"
 
 @dataclass(frozen=True)
 class Where:
-    """What the launcher's flags said; None leaves the choice to the cluster."""
+    """Values of the launcher's flags; None leaves the choice to the cluster."""
 
     on: str = "local"
     dry_run: bool = False
@@ -56,23 +56,23 @@ def parse(arguments: Sequence[str]) -> tuple[Where, list[str]]:
             parser.add_argument(flag_of(field.name), action="append_const", const=True)
         else:
             parser.add_argument(flag_of(field.name), action="append")
-    found, rest = parser.parse_known_args(arguments)
-    given = {}
-    for name, values in vars(found).items():
+    parsed, rest = parser.parse_known_args(arguments)
+    chosen = {}
+    for name, values in vars(parsed).items():
         if values is None:
             continue
         if len(values) > 1:
             raise UserError(f"{flag_of(name)}: expected once, got {len(values)} times")
-        given[name] = _value(name, values[0])
-    where = Where(**given)
-    _validate(where, set(given))
+        chosen[name] = _value(name, values[0])
+    where = Where(**chosen)
+    _validate(where, set(chosen))
     return where, rest
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        said = message.removeprefix("argument ")
-        raise UserError(said.replace("expected one argument", "expected a value, got none"))
+        reason = message.removeprefix("argument ")
+        raise UserError(reason.replace("expected one argument", "expected a value, got none"))
 
 
 def _value(name: str, text: str | bool) -> str | int | bool:
@@ -104,9 +104,9 @@ def _refuse(name: str, expected: str, got: str) -> NoReturn:
     raise UserError(f"{flag_of(name)}: expected {expected}, got {got!r}")
 
 
-def _validate(where: Where, given: set[str]) -> None:
+def _validate(where: Where, chosen: set[str]) -> None:
     for place, names in OWNED.items():
-        wrong = [name for name in names if name in given]
+        wrong = [name for name in names if name in chosen]
         if place != where.on and wrong:
             hint = " (one process a node or worker elsewhere)" if place == "local" else ""
             raise UserError(
@@ -115,8 +115,8 @@ def _validate(where: Where, given: set[str]) -> None:
             )
     if where.on == "tpu-pod" and where.tpu is None:
         raise UserError("--on tpu-pod: expected --tpu NAME too, got none")
-    if given & {"coordinator", "process_id"}:
-        absent = [flag_of(name) for name in OWNED["local"] if name not in given]
+    if chosen & {"coordinator", "process_id"}:
+        absent = [flag_of(name) for name in OWNED["local"] if name not in chosen]
         if absent:
             raise UserError(
                 "expected --coordinator HOST:PORT, --processes N and --process-id I together, "
