@@ -5,8 +5,7 @@ or the mean (MSE) of squared errors over 16 to 256 examples, at learning rates o
 each trained network the error terms of backpropagation by hand are followed from the output to
 the input, and its weight steps are compared with those of jax.grad.
 
-Source: course notes, "Backpropagation" and "Mean Square Error"; Rumelhart, Hinton and Williams
-1986.
+Source: course notes, "Backpropagation" and "Mean Square Error"; Rumelhart et al. 1986.
 
 Command: ./launch.sh backpropagation           (about a minute on 2 CPU cores)
 
@@ -76,8 +75,7 @@ def points(config: Config) -> list[grid.Setting]:
 
 def task(config: Config) -> ax.Task:
     splits = ax.data.split(ax.data.load("diabetes"), seed=0)
-    widths = (config.width,) * config.depth
-    model = ax.nn.MLP(widths, 1, "sigmoid", kernel_init="glorot_uniform")
+    model = ax.nn.MLP((config.width,) * config.depth, 1, "sigmoid", kernel_init="glorot_uniform")
 
     def target(y):
         """In the range of a sigmoid, 0 to 1; y has mean 0 and standard deviation 1."""
@@ -100,8 +98,7 @@ def task(config: Config) -> ax.Task:
 
     def step(state, trial, data):
         """One step on the first m of the restart's training examples."""
-        x, y = examples(data["train"])
-        m = trial.hparams.examples
+        (x, y), m = examples(data["train"]), trial.hparams.examples
         counted = jnp.arange(len(x), dtype=jnp.float32) < m
 
         def total(params):
@@ -141,18 +138,14 @@ def task(config: Config) -> ax.Task:
         values = {"apart": jnp.stack(apart).max(), "passed_at_most": passed.max()}
         values |= {f"error_{layer + 1}": size[layer] for layer in range(config.depth)}
         values["shrunk_a_layer"] = size[0] ** (1 / config.depth)
-        return usual.evaluate(params, trial, split) | {
-            name: (value, jnp.float32(1)) for name, value in values.items()
-        }
+        checks = {name: (value, jnp.float32(1)) for name, value in values.items()}
+        return usual.evaluate(params, trial, split) | checks
 
     return dataclasses.replace(usual, step=step, evaluate=evaluate, objective=None)
 
 
 def usable_rates(study: ax.Study, error: str) -> dict[float, np.ndarray]:
-    """{m: the largest rate, restart by restart, that ends better than predicting the mean}.
-
-    Only of the sizes for which the study tried several rates.
-    """
+    """{m: by restart the largest rate that beats predicting the mean}, where several were tried."""
     ours = {"error": error, "depth": 1, "scale": 1.0}
     largest = {}
     for m in ax.selection.along(study, "examples", **ours):
@@ -169,13 +162,11 @@ def usable_figure(study: ax.Study):
     """The largest usable learning rate against the number of examples."""
     lines = {}
     for error in (MEAN, SUM):
-        intervals = {
-            m: ax.statistics.mean_interval(rates) for m, rates in usable_rates(study, error).items()
-        }
-        lines[f"{error} of squared errors"] = intervals
+        rates = usable_rates(study, error).items()
+        lines[f"{error} of squared errors"] = {m: ax.statistics.mean_interval(r) for m, r in rates}
     caption = "The largest rate, of those tried, that ends better than predicting the mean."
-    labels = {"xlabel": "training examples m", "ylabel": "largest usable learning rate"}
-    figure = plot.interval_panels({"": lines}, caption, xscale="log", yscale="log", **labels)
+    figure = plot.interval_panels({"": lines}, caption, xscale="log", yscale="log")
+    figure.axes[0].set(xlabel="training examples m", ylabel="largest usable learning rate")
     figure.axes[0].set_xticks(SIZES, [f"{m:g}" for m in SIZES])
     figure.axes[0].minorticks_off()
     return figure
@@ -196,9 +187,7 @@ def shrinking_figure(study: ax.Study):
     panel.plot(x, 0.25 ** -x.astype(float), "--", color="0.4", label="a quarter a layer")
     labels = {"xlabel": "layer, counted back from the output", "ylabel": "‖δ‖ / ‖δ of output‖"}
     plot.interval_lines(panel, lines, yscale="log", **labels)
-    return plot.captioned(
-        figure, "How the error shrinks from layer to layer, in trained networks and at first."
-    )
+    return plot.captioned(figure, "How the error shrinks by layer, before and after training.")
 
 
 FIGURES = {"usable": usable_figure, "shrinking": shrinking_figure}

@@ -22,92 +22,66 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import ablax as ax
+from ablax import grid, plot
 from ablax.analysis.spectrum import mean_of
-from ablax.config import BaseConfig, Preset, hparam, static
-from ablax.errors import UserError
-from ablax.metrics import Metric
-from ablax.nn.activations import ACTIVATIONS, activation
-from ablax.report import plot as draw
-from ablax.report import selection
-from ablax.report.claims import Claim, Test, every, within
-from ablax.report.quantities import Effect
-from ablax.report.study import BASELINE, Chosen, Study
-from ablax.study import grid
-from ablax.task import Task
 
 STANDARD, GLOROT, HE = 1 / 3, 1.0, 2.0
 NAMES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
-OWN = {name: HE if "relu" in name or name == "gelu" else GLOROT for name in NAMES}
-"""The n·Var(w) that is made for an activation."""
 INPUTS = 64
 SMALL = 0.3
 """Standard deviation of inputs that leave tanh nearly linear."""
 
 
-class Config(BaseConfig):
-    activation: str = static("tanh", "of every layer", choices=ACTIVATIONS)
-    depth: int = static(20, "layers", low=2)
-    width: int = static(256, "units of a layer, and of the input", low=2)
-    jacobians: int = static(0, "layers whose Jacobian's singular values are wanted", low=0)
-    variance: float = hparam(GLOROT, "n·Var(w) of the weights", above=0)
-    input_mean: float = hparam(0.0, "of the inputs")
-    input_scale: float = hparam(1.0, "standard deviation of the inputs", above=0)
+class Config(ax.BaseConfig):
+    activation: str = ax.static("tanh", "of every layer", choices=ax.nn.ACTIVATIONS)
+    depth: int = ax.static(20, "layers", low=2)
+    width: int = ax.static(256, "units of a layer, and of the input", low=2)
+    jacobians: int = ax.static(0, "layers whose Jacobian's singular values are wanted", low=0)
+    variance: float = ax.hparam(GLOROT, "n·Var(w) of the weights", above=0)
+    input_mean: float = ax.hparam(0.0, "of the inputs")
+    input_scale: float = ax.hparam(1.0, "standard deviation of the inputs", above=0)
 
 
-def _preset(restarts: int, **changes: Any) -> Preset:
-    return Preset(Config(steps=1, eval_every=1, **changes), restarts)
+def _preset(restarts: int, **changes: Any) -> ax.Preset:
+    return ax.Preset(Config(steps=1, eval_every=1, **changes), restarts)
 
 
-SOME: Any = ("tanh", "selu")  # an axis
 PRESETS = {
-    "smoke": _preset(4, activation=SOME, depth=6, width=32),
+    "smoke": _preset(4, activation=("tanh", "selu"), depth=6, width=32),
     "default": _preset(16),
     "paper": _preset(64),
 }
+VARIANCES = dict.fromkeys(NAMES, (STANDARD, GLOROT, HE)) | {"tanh": (STANDARD, HE)}
+MOVED = {"activation": "selu", "input_mean": 0.5, "input_scale": 1.5}
+JACOBIANS = {"depth": [5], "width": [1000], "jacobians": [4]}
+ROWS = grid.rows(
+    {},
+    {name: grid.product(activation=[name], variance=VARIANCES[name]) for name in NAMES}
+    | {"selu, other inputs": [MOVED]}
+    | {
+        "Jacobian": grid.product(**JACOBIANS, variance=[STANDARD, GLOROT], input_scale=[SMALL, 1.0])
+    },
+)
 
 
 def points(config: Config) -> list[grid.Setting]:
-    table = [
-        {grid.GROUP: name, "activation": name, "variance": variance}
-        for name in NAMES
-        for variance in (STANDARD, GLOROT, HE)
-    ]
-    moved = {"input_mean": 0.5, "input_scale": 1.5}
-    others = [
-        {grid.GROUP: "selu, other inputs", "activation": "selu", **moved},
-        *(
-            {
-                grid.GROUP: "Jacobian",
-                "depth": 5,
-                "width": 1000,
-                "jacobians": 4,
-                "variance": v,
-                "input_scale": scale,
-            }
-            for v in (STANDARD, GLOROT)
-            for scale in (SMALL, 1.0)
-        ),
-    ]
-    same = {"activation": "tanh", "variance": GLOROT}
-    table = [row for row in table if not same.items() <= row.items()]
-    return grid.tabled(config, [{grid.GROUP: BASELINE}, *table, *others])
+    return grid.table(config, ROWS)
 
 
-def task(config: Config) -> Task:
+def task(config: Config) -> ax.Task:
     if config.jacobians >= config.depth:
-        raise UserError(
+        raise ax.UserError(
             f"--jacobians: expected fewer than the {config.depth} layers, got {config.jacobians}"
         )
-    f, n = activation(config.activation), config.width
+    f, n = ax.nn.activation(config.activation), config.width
     slope = jax.vmap(jax.vmap(jax.grad(f)))
 
     def init(trial, data):
-        """All there is to a trial: one pass up, one pass down."""
-        keys = jax.random.split(trial.rng("init"), config.depth + 2)
-        h = trial.hparams
-        weights = jax.vmap(lambda key: jax.random.uniform(key, (n, n), minval=-1, maxval=1))(
-            keys[2:]
-        ) * jnp.sqrt(3 * h.variance / n)
+        """Pass up and down once: a trial does nothing else."""
+        h, keys = trial.hparams, jax.random.split(trial.rng("init"), config.depth + 2)
+        draw = partial(jax.random.uniform, shape=(n, n), minval=-1, maxval=1)
+        weights = jax.vmap(draw)(keys[2:]) * jnp.sqrt(3 * h.variance / n)
         x = h.input_mean + h.input_scale * jax.random.normal(keys[0], (n, INPUTS))
 
         def up(a, w):
@@ -123,7 +97,7 @@ def task(config: Config) -> Task:
 
         last = jax.random.normal(keys[1], (n, INPUTS))
         _, gradients = jax.lax.scan(down, last, (weights, slopes), reverse=True)
-        told = {
+        state = {
             "activations": jnp.sqrt(jnp.square(a).mean(axis=(1, 2))),
             "gradients": gradients,
             "means": a.mean(axis=(1, 2)),
@@ -131,167 +105,159 @@ def task(config: Config) -> Task:
             "zeros": (a == 0).mean(axis=(1, 2)),
         }
         if config.jacobians:
-            told["singular"] = singular(weights[1:], slopes[:-1, :, 0], trial.rng("probes"))
-        return told
+            some = weights[1 : config.jacobians + 1], slopes[: config.jacobians, :, 0]
+            state["singular"] = singular(*some, trial.rng("probes"))
+        return state
 
     def singular(weights, slopes, key):
-        """Of ∂z⁺/∂z = W⁺ diag f'(z) at one input: the mean singular value, layer by layer."""
+        """The mean singular value of ∂z⁺/∂z = W⁺ diag f'(z) at one input, layer by layer."""
 
         def of_layer(layer):
             w, slope, key = layer
-            square = partial(squared, w * slope[None, :])
+            jacobian = w * slope[None, :]
+
+            def square(v):
+                return jacobian.T @ (jacobian @ v)
+
             return mean_of(lambda v: jnp.sqrt(jnp.maximum(v, 0.0)), square, n, key)
 
         keys = jax.random.split(key, config.jacobians)
-        some = weights[: config.jacobians], slopes[: config.jacobians], keys
-        return jax.lax.map(of_layer, some)
-
-    def squared(jacobian, v):
-        return jacobian.T @ (jacobian @ v)
+        return jax.lax.map(of_layer, (weights, slopes, keys))
 
     def survives(state, trial, split):
-        """Of the gradient at the last layer, what reaches the first: log10 of the ratio."""
+        """The log10 of the share of the last layer's gradient that reaches the first."""
         gradients = jnp.maximum(state["gradients"], 1e-30)
         return {"log_gradient": (jnp.log10(gradients[0] / gradients[-1]), jnp.float32(1))}
 
     def measure(state, trial):
-        told = {
+        values = {
             "activations": state["activations"],
             "gradients": state["gradients"],
             "mean": state["means"][-1],
             "variance_at_end": state["variances"][-1],
             "zeros": state["zeros"].mean(),
         }
-        return told | ({"singular_value": state["singular"].mean()} if config.jacobians else {})
+        return values | ({"singular_value": state["singular"].mean()} if config.jacobians else {})
 
     nothing = np.zeros(0, np.float32)
-    return Task(
+    return ax.Task(
         data={"train": nothing, "valid": nothing, "test": nothing},
         init=init,
         step=lambda state, trial, data: (state, {"loss": jnp.float32(0)}),
         evaluate=survives,
         measure=measure,
         objective=None,
-        metrics=(Metric("log_gradient", "max"),),
+        metrics=(ax.Metric("log_gradient", "max"),),
         notes=("random inputs and weights",),
     )
 
 
-def figures(table: Study) -> dict:
-    return {"layers": layers_figure(table)}
+PLAIN = {"input_mean": 0.0, "jacobians": 0}
+"""Settings of the points that compare activations, on inputs around 0."""
 
 
-def layers_figure(table: Study):
-    """Size of activations and gradients, layer by layer, each activation with its own weights."""
-    arrays = {name: table.array(name) for name in ("activations", "gradients")}
+def layers_figure(study: ax.Study):
+    """Size of activations and gradients, layer by layer, for each variance of the weights."""
     labels = {"activations": "rms of the activations", "gradients": "rms of the gradient at z"}
-    variances = sorted({setting["variance"] for setting in table.settings.values()})
-    figure, axes = draw.panels(2 * len(variances), width=3.9, height=3.3, columns=len(variances))
-    for place, ax in enumerate(axes):
-        kind = list(arrays)[place // len(variances)]
-        variance = variances[place % len(variances)]
-        for name, point in plain(table, variance).items():
-            rows = np.stack([arrays[kind][trial] for trial in table.trial_ids(point.point)])
+    variances = sorted({setting["variance"] for setting in study.settings.values()})
+    panels = [(name, variance) for name in labels for variance in variances]
+    figure, axes = plot.panels(len(panels), width=3.9, height=3.3, columns=len(variances))
+    for panel, (name, variance) in zip(axes, panels, strict=True):
+        sizes = study.array(name)
+        line = ax.selection.along(study, "activation", variance=variance, **PLAIN)
+        for activation, chosen in line.items():
+            rows = np.stack([sizes[trial] for trial in study.trial_ids(chosen.point)])
             mean = np.exp(np.log(np.maximum(rows, 1e-30)).mean(axis=0))
-            number = NAMES.index(name) if name in NAMES else -1
-            ax.plot(np.arange(len(mean)) + 1, mean, color=draw.COLOURS[number], label=name)
-        ax.set(
-            xlabel="layer", ylabel=labels[kind], yscale="log", title=f"n·Var(w) = {variance:.3g}"
-        )
-    draw.legend(axes[0])
-    return draw.captioned(
+            colour = plot.COLOURS[NAMES.index(activation) if activation in NAMES else -1]
+            panel.plot(np.arange(len(mean)) + 1, mean, color=colour, label=activation)
+        title = f"n·Var(w) = {variance:.3g}"
+        panel.set(xlabel="layer", ylabel=labels[name], yscale="log", title=title)
+    plot.legend(axes[0])
+    return plot.captioned(
         figure,
         "On the way up (above) and on the way down (below), before any training: geometric means "
         "over restarts.",
     )
 
 
-def plain(table: Study, variance: float) -> dict[str, Chosen]:
-    """{activation: its point} at a variance of the weights, on inputs around 0."""
-    return selection.along(table, "activation", variance=variance, input_mean=0.0, jacobians=0)
+FIGURES = {"layers": layers_figure}
 
 
-def keeps_more(first: str, second: str, variances: dict[str, float]) -> Test:
-    """The test that more of the gradient reaches the first layer with one activation."""
+def keeps_more(first: str, second: str, variances: dict[str, float]) -> ax.Quantity:
+    """The difference of two activations in how much of the gradient reaches the first layer."""
+    column = ax.column("test/log_gradient", by="activation", **PLAIN)
+    a, b = (column.at(variance=variances[name])[name] for name in (first, second))
+    measured = f"log10(gradient at the first layer / at the last): {first} − {second}"
+    weights = ", ".join(f"{name} {variances[name]:.3g}" for name in (first, second))
+    return (a - b).named(f"{measured}, n·Var(w) = {weights}")
 
-    def test(table: Study) -> list[Effect] | None:
-        a, b = (plain(table, variances[name]).get(name) for name in (first, second))
-        if a is None or b is None:
-            return None
-        values = table.differences(a, b, "test/log_gradient")
-        at = ", ".join(f"{name} {variances[name]:.3g}" for name in (first, second))
-        measured = f"log10(gradient at the first layer / at the last): {first} − {second}"
-        return [Effect(values, f"{measured}, n·Var(w) = {at}")]
 
-    return test
+def everywhere(column: str, measured: str, **where: Any) -> ax.Quantity:
+    """A column at every point with these settings, each by itself."""
+
+    def read(study: ax.Study):
+        points = study.among(**where)
+        return {f"{measured}, {point}": study.values(point, column) for point in points}
+
+    return ax.quantities(read)
 
 
 NOTES = "course notes, Activation Functions"
+VANISHING = "course notes, The Vanishing Gradient Problem"
 GLOROT_BENGIO = "Glorot and Bengio 2010, section 4.2.1"
-SELU = "Klambauer et al. 2017"
-ALIKE: dict[str, float] = dict.fromkeys(NAMES, GLOROT)
+OWN: dict[str, float] = {"sigmoid": GLOROT, "tanh": GLOROT, "relu": HE}
+"""The n·Var(w) that is made for an activation."""
+ALIKE: dict[str, float] = dict.fromkeys(OWN, GLOROT)
+singular = partial(everywhere, "singular_value", "mean singular value", group="Jacobian")
 CLAIMS = [
-    Claim(
+    ax.Claim(
         "gradients-vanish",
         "Backwards through a deep sigmoid network the gradient vanishes, with tanh less, with ReLU "
         "least, each with the weights made for it.",
-        "course notes, The Vanishing Gradient Problem",
-        every(keeps_more("tanh", "sigmoid", OWN), keeps_more("relu", "tanh", OWN)),
+        VANISHING,
+        keeps_more("tanh", "sigmoid", OWN) > 0,
+        keeps_more("relu", "tanh", OWN) > 0,
     ),
-    Claim(
+    ax.Claim(
         "gradients-vanish-at-equal-weights",
-        "In the same order with the same weights, n·Var(w) = 1.",
-        "course notes, The Vanishing Gradient Problem",
-        every(keeps_more("tanh", "sigmoid", ALIKE), keeps_more("relu", "tanh", ALIKE)),
-        "A ReLU halves the variance; only with twice the variance of the weights is it kept.",
+        "With the same weights for all, n·Var(w) = 1, the gradient vanishes most with the sigmoid, "
+        "less with tanh, least with ReLU.",
+        VANISHING,
+        keeps_more("tanh", "sigmoid", ALIKE) > 0,
+        keeps_more("relu", "tanh", ALIKE) > 0,
     ),
-    Claim(
+    ax.Claim(
         "half-of-relu-is-zero",
         "About half of a ReLU's outputs are 0.",
         NOTES,
-        within("zeros", "share of outputs that are 0", (0.45, 0.55), activation="relu"),
+        everywhere("zeros", "share of outputs that are 0", activation="relu").within(0.45, 0.55),
     ),
-    Claim(
+    ax.Claim(
         "jacobian-standard",
         "With the standard weights the singular values of a tanh layer's Jacobian are about 0.5.",
         GLOROT_BENGIO,
-        within(
-            "singular_value",
-            "mean singular value",
-            (0.45, 0.55),
-            group="Jacobian",
-            variance=STANDARD,
-            input_scale=SMALL,
-        ),
+        singular(variance=STANDARD, input_scale=SMALL).within(0.45, 0.55),
     ),
-    Claim(
+    ax.Claim(
         "jacobian-normalized",
-        "With Glorot's weights they are about 0.8.",
+        "With Glorot's weights the singular values of a tanh layer's Jacobian are about 0.8.",
         GLOROT_BENGIO,
-        within(
-            "singular_value",
-            "mean singular value",
-            (0.75, 0.85),
-            group="Jacobian",
-            variance=GLOROT,
-            input_scale=SMALL,
-        ),
-        "With inputs of variance 1, which bend tanh more, it is 0.66.",
+        singular(variance=GLOROT, input_scale=SMALL).within(0.75, 0.85),
     ),
-    Claim(
+    ax.Claim(
         "selu-normalizes-itself",
         "SELU takes activations to mean 0 and variance 1, also from inputs with another mean and "
         "variance.",
-        SELU,
-        every(
-            *(
-                within(column, name, bounds, activation="selu", variance=GLOROT, input_mean=mean)
-                for mean in (0.0, 0.5)
-                for column, name, bounds in [
-                    ("mean", "mean after the last layer", (-0.1, 0.1)),
-                    ("variance_at_end", "variance after the last layer", (0.8, 1.2)),
-                ]
-            )
+        "Klambauer et al. 2017",
+        *(
+            everywhere(
+                column, measured, activation="selu", variance=GLOROT, input_mean=mean
+            ).within(low, high)
+            for mean in (0.0, 0.5)
+            for column, measured, low, high in [
+                ("mean", "mean after the last layer", -0.1, 0.1),
+                ("variance_at_end", "variance after the last layer", 0.8, 1.2),
+            ]
         ),
     ),
 ]

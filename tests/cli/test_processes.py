@@ -103,12 +103,12 @@ def test_a_process_that_dies_ends_the_run_and_the_run_resumes(cache, whole, tmp_
     wait_for(process, directory, "checkpoints/*[0-9]")
     process.send_signal(signal.SIGTERM)
     said = ended(process, 130)
-    assert "going on from checkpoint" in said
+    assert "resuming from checkpoint" in said
     finished = Store(directory).finished()
     assert 0 < len(finished) < 144
 
     said = ended(launch(cache, "resume", str(directory)), 0)
-    assert "going on from checkpoint" in said
+    assert "resuming from checkpoint" in said
     assert results(directory) == results(whole)
     assert not (directory / "parts").exists()
     assert not (directory / "checkpoints").exists()

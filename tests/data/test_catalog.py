@@ -23,7 +23,7 @@ def server(tmp_path, monkeypatch):
     entry = catalog.Entry(
         load=DATASETS["mnist"].load,
         description="",
-        records="",
+        examples="",
         licence="",
         home="",
         folder="toys",

@@ -9,6 +9,8 @@ import pytest
 
 from ablax.cli import launch as _run
 from ablax.data import load, split
+from ablax.errors import Missing
+from ablax.report import plot
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE
 from ablax.report.study import Study
@@ -170,28 +172,34 @@ def test_a_way_that_ends_early_stays_where_it_ended(smoke):
         assert (way[40] != way[39]).any()
 
 
+@pytest.mark.parametrize("surface", [VALLEY, HUMP])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov"])
-def test_the_sum_is_apart_where_the_update_is_another(optimizer):
-    """Only the heavy ball's update is the sum of the notes, and only it is told how near."""
-    config = Config(surface=HUMP, optimizer=optimizer, momentum=0.9, learning_rate=0.02)
+def test_the_update_of_momentum_is_the_sum_of_past_steps(optimizer, momentum, surface):
+    """update(n) = step(n) + β step(n−1) + β² step(n−2) + …, at all 200 steps; not Nesterov's."""
+    rate = 0.02 if surface == HUMP else 1.0
+    config = Config(surface=surface, optimizer=optimizer, momentum=momentum, learning_rate=rate)
     task, trial = task_of(descent, config), trial_of(config)
     data = jax.tree.map(jnp.asarray, task.data)
 
     def step(state, i):
-        return task.step(state, at_step(trial, i), data)[0], None
+        after, _ = task.step(state, at_step(trial, i), data)
+        return after, (after["w"] - state["w"], after["summed"])
 
-    begun = task.init(trial, data)
-    state, _ = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(5, dtype=jnp.int32)))(begun)
-    told = task.measure(state, at_step(trial, jnp.int32(5)))
-    assert ("sum_and_update" in told) == (optimizer == "momentum")
-    path = np.float64(state["path"][:6])
-    gradients = hump_slope(path[:5])
-    v, apart = np.zeros(2), []
-    for g, w, moved in zip(gradients, path[:5], path[1:], strict=True):
-        v = 0.9 * v - 0.02 * g
-        apart.append(np.abs(moved - w - v).max())
-    np.testing.assert_allclose(state["apart"], max(apart), atol=1e-6)
-    assert (max(apart) < 1e-6) == (optimizer == "momentum")
+    start, numbers = task.init(trial, data), jnp.arange(STEPS, dtype=jnp.int32)
+    state, (updates, recorded) = jax.jit(lambda s: jax.lax.scan(step, s, numbers))(start)
+    path = np.float64(state["path"])
+    x, y = tumours()["train"]
+    steps = [-rate * (hump_slope(w) if surface == HUMP else valley_slope(w, x, y)) for w in path]
+    sums = np.stack([
+        sum(momentum**k * steps[n - k] for k in range(n + 1)) for n in range(STEPS)
+    ])  # fmt: skip
+    apart = np.abs(np.float64(updates) - sums).max()
+    np.testing.assert_allclose(recorded, sums, rtol=0, atol=1e-5)
+    if optimizer == "momentum" or momentum == 0:
+        assert apart < 1e-5
+    else:
+        assert apart > 1e-3
 
 
 # The points
@@ -249,20 +257,12 @@ def test_every_start_is_trained_once(smoke):
 def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
     untrained(monkeypatch)
     judged = judge_all(CLAIMS, Study(smoke))
-    assert [len(judgement.parts) for judgement in judged] == [1, 2, 0, 2], "0.99 is missing"
-    assert judged[0].verdict == "supported"
+    assert [len(judgement.parts) for judgement in judged] == [2, 0, 2], "0.99 is missing"
 
 
-def test_the_largest_difference_of_a_restart_counts(full):
-    rows = trials_of(full)
-    (effect,) = effects(descent, "momentum-is-a-sum-of-steps", Study(full))
-    heavy = rows[rows["optimizer"] == "momentum"]
-    assert heavy["sum_and_update"].notna().all()
-    expected = [some["sum_and_update"].max() for _, some in heavy.groupby("restart")]
-    np.testing.assert_allclose(effect.values, expected, rtol=1e-6)
-    assert effect.expected == (-1e-5, 1e-5)
-    assert 0 <= effect.values.min() <= effect.values.max() < 1e-5
-    assert rows.loc[rows["optimizer"] != "momentum", "sum_and_update"].isna().all()
+def test_only_what_is_reported_is_measured(full):
+    assert not {"sum_and_update", "summed", "apart"} & set(trials_of(full))
+    assert {path.stem for path in (full / "arrays").iterdir()} == {"path"}
 
 
 def test_crossing_is_counted_of_the_way_and_staying_of_its_end(full):
@@ -294,7 +294,6 @@ def test_what_is_left_of_the_error_in_the_valley_is_compared(full):
 def test_every_claim_is_tested_here(full, monkeypatch):
     untrained(monkeypatch)
     assert [c.id for c in CLAIMS] == [
-        "momentum-is-a-sum-of-steps",
         "momentum-crosses-the-hump",
         "momentum-stays-in-the-deeper-minimum",
         "momentum-is-faster-in-a-valley",
@@ -302,30 +301,33 @@ def test_every_claim_is_tested_here(full, monkeypatch):
     assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(full)))
 
 
-@pytest.mark.parametrize(("surface", "possible"), [(VALLEY, {"momentum-is-a-sum-of-steps"})])
-def test_a_study_of_ones_own_is_reported(surface, possible, tmp_path, monkeypatch):
-    typed = ["--surface", surface, "--momentum", 0, 0.9]
+def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
+    typed = ["--surface", VALLEY, "--momentum", 0, 0.9]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
     out = launch(tmp_path / "run", *typed, *quick)
     untrained(monkeypatch)
     judged = judge_all(CLAIMS, Study(out))
-    assert {j.claim.id for j in judged if j.parts} == possible
-    assert {j.verdict for j in judged if not j.parts} == {"inconclusive"}
+    assert not any(judgement.parts for judgement in judged)
+    assert {judgement.verdict for judgement in judged} == {"inconclusive"}
     written = {path.name for path in (out / "report").iterdir()}
-    assert f"{surface}.png" in written
-    assert f"{HUMP}.png" not in written
+    assert "valley.png" in written
+    assert "hump.png" not in written
+    with pytest.raises(Missing):
+        descent.FIGURES[HUMP](Study(out))
 
 
 def test_a_panel_for_every_method(smoke, full):
     written = {path.name for path in (smoke / "report").iterdir()}
     assert {"valley.png", "hump.png"} <= written
-    table = Study(full)
     paths = read_array(full / "arrays" / "path.parquet")
-    figure = descent.surface_figure(table, HUMP)
-    drawn = [ax for ax in figure.axes if ax.has_data()]
-    assert [ax.get_title() for ax in drawn] == ["plain descent", *list(METHODS)[1:]]
+    assert list(descent.FIGURES) == [VALLEY, HUMP]
     rows = trials_of(full)
-    first = rows[(rows["surface"] == HUMP) & (rows["restart"] == 0)].set_index("group")["trial"]
-    for ax, group in zip(drawn, METHODS, strict=True):
-        way = paths[first[group]].reshape(-1, 2)
-        np.testing.assert_array_equal(ax.lines[0].get_xydata(), way)
+    for surface, draw in descent.FIGURES.items():
+        with plot.style():
+            panels = [panel for panel in draw(Study(full)).axes if panel.has_data()]
+        assert [panel.get_title() for panel in panels] == ["plain descent", *list(METHODS)[1:]]
+        here = rows[(rows["surface"] == surface) & (rows["restart"] == 0)]
+        first = here.set_index("group")["trial"]
+        for panel, group in zip(panels, METHODS, strict=True):
+            way = paths[first[group]].reshape(-1, 2)
+            np.testing.assert_array_equal(panel.lines[0].get_xydata(), way)

@@ -467,7 +467,7 @@ def test_a_signal_leaves_a_checkpoint_and_compacted_tables(
         assert train(tmp_path, long_plan()).missing == 0
     assert len(again) <= boundaries - boundary + 2
     assert tables(tmp_path) == tables(whole)
-    assert "going on from checkpoint 1" in capsys.readouterr().err
+    assert "resuming from checkpoint 1" in capsys.readouterr().err
 
 
 def tear(directory, number):
@@ -492,7 +492,7 @@ def test_torn_checkpoints_are_said_and_cost_only_time(long, tmp_path, capsys, ho
     said = capsys.readouterr().err
     assert f"checkpoint {two} is damaged: " in said
     if torn == 1:
-        assert f"going on from checkpoint {one}" in said
+        assert f"resuming from checkpoint {one}" in said
     else:
         assert f"checkpoint {one} is damaged: " in said
         assert "no checkpoint can be used: trials that had not finished start anew" in said
@@ -676,7 +676,7 @@ def test_a_full_device_gets_half_of_the_slots(long, tmp_path, monkeypatch, capsy
     assert record_of(tmp_path) == ([mark], 16)
     said = capsys.readouterr().err
     assert mark in said
-    assert ("going on from checkpoint 8" in said) == (at == 9 and minutes == 0)
+    assert ("resuming from checkpoint 8" in said) == (at == 9 and minutes == 0)
     assert_close(tmp_path, long[0])
 
 

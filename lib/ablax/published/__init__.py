@@ -1,0 +1,1 @@
+"""Tables of papers as sweeps: their rows, their published numbers, their claims."""

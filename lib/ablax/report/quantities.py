@@ -224,12 +224,14 @@ class Column:
         name: of the column.
         by: the field that tells the points apart; "group": the method.
         share: the column is 0 or 1 in every trial.
+        measured: its name in the evidence; by default the column's own.
         where: settings of the points.
     """
 
     name: str
     by: str = "group"
     share: bool = False
+    measured: str = ""
     where: Mapping[str, Any] | None = None
 
     def at(self, **where: Any) -> Column:
@@ -242,7 +244,7 @@ class Column:
         settings = "".join(f", {field}={setting}" for field, setting in where.items())
         number = isinstance(value, int | float)
         of = f"{self.by.removeprefix('protocol/')} {value:g}" if number else str(value)
-        name = Name(self.name, of, settings)
+        name = Name(self.measured or self.name, of, settings)
 
         def read(study: Study) -> Reading:
             return {name: study.values(along(study, self.by, **where)[value], self.name)}
@@ -257,16 +259,20 @@ class Column:
     def everywhere(self) -> Quantity:
         """The numbers of every point with the settings; points without a value are left out."""
 
+        what = self.measured or self.name
+
         def read(study: Study) -> Reading:
             values = {p: study.values(p, self.name) for p in study.among(**(self.where or {}))}
-            return {Name(f"{self.name}, {p}"): v for p, v in values.items() if not v.isna().any()}
+            return {Name(f"{what}, {p}"): v for p, v in values.items() if not v.isna().any()}
 
-        return Quantity(Name(self.name), read, self.share, self._fields)
+        return Quantity(Name(what), read, self.share, self._fields)
 
 
-def column(name: str, by: str = "group", *, share: bool = False, **where: Any) -> Column:
-    """A column of trials.parquet, told apart by method or by another field."""
-    return Column(name, by, share, where)
+def column(
+    name: str, by: str = "group", *, share: bool = False, measured: str = "", **where: Any
+) -> Column:
+    """A column of trials.parquet, by method or by another field; arguments as for `Column`."""
+    return Column(name, by, share, measured, where)
 
 
 def quantities(read: Callable[[Study], Mapping[str, Values]], *, share: bool = False) -> Quantity:
