@@ -1,9 +1,9 @@
 """Which activation trains deep networks, and what becomes of its gradients and units meanwhile?
 
 Networks of two and of six hidden layers learn digits with each activation function, from initial
-weights of three sizes, at three learning rates of which validation chooses. Recorded in training:
-the gradient of every layer's weights, the share of units whose slope is nearly 0, and the share of
-units that are off for every example. Some networks start with almost all units off.
+weights of three sizes, at three learning rates of which validation chooses. Recorded are each
+layer's gradient and the shares of units that are flat (a slope near 0) or off (for every example).
+Some networks start with nearly all units off.
 
 Source: course notes, "Activation Functions", "Other Activation Functions"; Glorot and Bengio 2010,
 Table 1 (5 layers of 1000 units; here the order).
@@ -15,6 +15,7 @@ units on again that ReLU leaves off.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -24,17 +25,14 @@ import pandas as pd
 
 import ablax as ax
 from ablax import grid, plot
-from ablax.report.statistics import mean_interval
+from ablax.report.study import differences
 from ablax.tasks.supervised import examples
 
 NAMES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
-CLASSICAL = NAMES[:3]  # tried with every size of initial weights
-SHALLOW, DEEP = 2, 6
-STANDARD, GLOROT, HE = 0.577, 1.0, 1.414
-"""√(n·Var(w)): of the older standard, of Glorot's and LeCun's and of He's weights."""
-WORDS = {STANDARD: "standard", GLOROT: "Glorot", HE: "He"}
+DEPTHS = SHALLOW, DEEP = 2, 6
+GAINS = {0.577: "standard", 1.0: "Glorot", 1.414: "He"}  # √(n·Var(w)) of initial weights
+STANDARD, GLOROT, HE = GAINS
 RATES = (0.03, 0.1, 0.3)
-OFF = -2.0  # a bias that turns a unit off for almost every example
 FLAT = 0.005  # a slope so small that hardly anything is learnt through it
 
 
@@ -49,14 +47,11 @@ class Config(ax.BaseConfig):
     momentum: float = ax.hparam(0.9, "share of the last step that is kept", low=0, below=1)
 
 
-def _preset(restarts: int, steps: int, **changes: Any) -> ax.Preset:
-    return ax.Preset(Config(steps=steps, eval_every=steps // 20, **changes), restarts)
-
-
+FEW: Any = ("sigmoid", "relu")  # an axis
 PRESETS = {
-    "smoke": _preset(3, 60, activation=("sigmoid", "relu"), depth=2, width=8),
-    "default": _preset(16, 1000),
-    "paper": _preset(32, 5000, width=128),
+    "smoke": ax.Preset(Config(steps=60, eval_every=3, activation=FEW, depth=2, width=8), 3),
+    "default": ax.Preset(Config(steps=1000, eval_every=50), 16),
+    "paper": ax.Preset(Config(steps=5000, eval_every=250, width=128), 32),
 }
 
 
@@ -65,25 +60,21 @@ def gain_for(name: str) -> float:
     return HE if "relu" in name or name == "gelu" else GLOROT
 
 
-def row(name: str, depth: int, gain: float) -> str:
-    return f"{name}, {depth} layers, {WORDS[gain]}"
+def row(name: str, depth: int, gain: float | None = None) -> str:
+    return f"{name}, {depth} layers, {GAINS[gain or gain_for(name)]}"
 
 
 def points(config: Config) -> list[grid.Setting]:
     networks = {
         row(name, depth, gain): {"activation": name, "depth": depth, "gain": gain}
         for name in NAMES
-        for depth in (SHALLOW, DEEP)
-        for gain in (WORDS if name in CLASSICAL else [gain_for(name)])
+        for depth in DEPTHS
+        for gain in (GAINS if name in NAMES[:3] else [gain_for(name)])
     }
-    for name in ("relu", "leaky_relu"):
-        networks[f"{name}, off at first"] = {"activation": name, "depth": 1, "bias": OFF}
-    rows = [
-        {grid.GROUP: group, **network, "learning_rate": rate}
-        for group, network in networks.items()
-        for rate in RATES
-    ]
-    return grid.table(config, rows)
+    for name in ("relu", "leaky_relu"):  # the bias turns units off for almost every example
+        networks[f"{name}, off at first"] = {"activation": name, "depth": 1, "bias": -2.0}
+    rows = [{grid.GROUP: group, **network} for group, network in networks.items()]
+    return grid.table(config, grid.cross(rows, grid.product(learning_rate=RATES)))
 
 
 def task(config: Config) -> ax.Task:
@@ -91,25 +82,21 @@ def task(config: Config) -> ax.Task:
     widths = (config.width,) * config.depth
     model = ax.nn.MLP(widths, len(splits.classes), config.activation, "lecun_normal")
     f = ax.nn.activation(config.activation)
-    slope = jax.vmap(jax.vmap(jax.grad(f)))
+    slope = jnp.vectorize(jax.grad(f))
 
     def optimizer(trial):
         rate = ax.schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
         return ax.optimizers.momentum(rate, momentum=trial.hparams.momentum)
 
     def initial(params, hparams):
-        params = ax.nn.scale_weights(params, hparams.gain)
-        return {
-            name: layer if name == "output" else {**layer, "bias": layer["bias"] + hparams.bias}
-            for name, layer in params.items()
-        }
+        scaled = ax.nn.scale_weights(params, hparams.gain)
+        shifted = {k: {**v, "bias": v["bias"] + hparams.bias} for k, v in scaled.items()}
+        return {**shifted, "output": scaled["output"]}
 
     def watch(gradient, params):
         """Root mean square of the gradient of every layer's weights."""
-        return {
-            f"gradient_{i}": jnp.sqrt(jnp.square(layer["weight"]).mean())
-            for i, layer in enumerate(gradient.values())
-        }
+        sizes = [jnp.sqrt(jnp.square(layer["weight"]).mean()) for layer in gradient.values()]
+        return {f"gradient_{i}": size for i, size in enumerate(sizes)}
 
     usual = ax.supervised(
         model,
@@ -128,13 +115,8 @@ def task(config: Config) -> ax.Task:
         layers: Any = captured["intermediates"]
         hidden = [layers[f"hidden_{i}"]["__call__"][0] for i in range(config.depth)]
         z = jnp.stack(hidden)  # [layers, units, examples]
-        flat = jnp.stack([jnp.abs(slope(h)) < FLAT for h in hidden])
-        shares = {
-            "flat": flat.mean(),
-            "off": (z < 0).all(axis=-1).mean(),
-            "zeros": (f(z) == 0).mean(),
-        }
-        sums = {name: (share, jnp.float32(1)) for name, share in shares.items()}
+        units = {"flat": jnp.abs(slope(z)) < FLAT, "off": (z < 0).all(axis=-1), "zeros": f(z) == 0}
+        sums = {name: (flags.mean(), jnp.float32(1)) for name, flags in units.items()}
         return usual.evaluate(params, trial, split) | sums
 
     return dataclasses.replace(usual, evaluate=evaluate)
@@ -145,184 +127,117 @@ def tuned(study: ax.Study, depth: int, **where: Any) -> dict[str, ax.Chosen]:
     return ax.selection.along(study, "activation", depth=depth, bias=0.0, **where)
 
 
-def depths_of(study: ax.Study) -> list[int]:
-    """The depths of the study, except that of the networks that are off at first."""
-    return sorted({setting["depth"] for setting in study.settings.values()} - {1}) or [1]
+def log_gradient(study: ax.Study, point: ax.Chosen, layer: int) -> pd.DataFrame:
+    """log10 of the gradient of a layer's weights, as restarts × evaluations."""
+    sizes = study.curve(point, f"train/gradient_{layer}").to_numpy(np.float64).T
+    return pd.DataFrame(np.log10(np.maximum(sizes, 1e-30)), study.of(point)["restart"].to_numpy())
 
 
-def gradients_of(study: ax.Study, point: ax.Chosen, depth: int) -> np.ndarray:
-    """[restarts, evaluations, layers]: log10 of each layer's gradient; NaN where there is none."""
-    curves = [study.curve(point, f"train/gradient_{layer}") for layer in range(depth)]
-    whole = np.stack([curve.to_numpy(np.float64).T for curve in curves], axis=-1)
-    return np.log10(np.maximum(whole, 1e-30))
-
-
-def ends_of(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """([restarts, layers] of each restart's first evaluation, those of its last)."""
-    finite = np.asarray(np.isfinite(curves).all(axis=-1))
-    restarts = np.flatnonzero(finite.any(axis=1))
-    first, last = finite.argmax(axis=1), finite.shape[1] - 1 - finite[:, ::-1].argmax(axis=1)
-    return curves[restarts, first[restarts]], curves[restarts, last[restarts]]
+def ends_of(logs: pd.DataFrame) -> list[np.ndarray]:
+    """[the first of each restart's evaluations, the last of them], of restarts that have one."""
+    finite = logs.where(np.isfinite(logs)).dropna(how="all")
+    ends = finite.bfill(axis=1).iloc[:, :1], finite.ffill(axis=1).iloc[:, -1:]
+    return [end.to_numpy().ravel() for end in ends]
 
 
 def gradients_figure(study: ax.Study):
     """The gradient of each layer's weights, at the start of training and at its end."""
-    depth = max(setting["depth"] for setting in study.settings.values())
-    points = {name: tuned(study, depth, gain=gain_for(name)).get(name) for name in NAMES}
+    depth = max(study.points["depth"])
     figure, axes = plot.panels(2, width=5.0, sharey=True)
-    for number, (name, suited) in enumerate(points.items()):
-        point = suited or tuned(study, depth).get(name)
-        if point is None:
-            continue
-        for panel, values in zip(axes, ends_of(gradients_of(study, point, depth)), strict=True):
-            intervals = [mean_interval(layer) for layer in values.T]
-            look = {"alpha": 0.15, "label": name, "marker": "o", "ms": 3}
-            plot.shaded(panel, np.arange(depth) + 1, intervals, number=number, **look)
+    for number, name in enumerate(NAMES):
+        points = tuned(study, depth) | tuned(study, depth, gain=gain_for(name))
+        if name in points:
+            ends = [ends_of(log_gradient(study, points[name], layer)) for layer in range(depth)]
+            for panel, layers in zip(axes, zip(*ends, strict=True), strict=True):
+                means = list(map(ax.statistics.mean_interval, layers))
+                plot.with_intervals(panel, range(1, depth + 1), means, label=name, number=number)
     for panel, when in zip(axes, ("first", "last"), strict=True):
         panel.set(xlabel="hidden layer", ylabel="log10 rms of the weights' gradient")
         panel.set(title=f"in the {when} twentieth of training", xticks=range(1, depth + 1))
     plot.legend(axes[0])
-    return plot.captioned(
-        figure,
-        "The gradient of every layer's weights, each activation with the weights made for it, at "
-        "the learning rate that validation chooses.",
-    )
+    caption = "Gradients by layer; each activation has its own initial weights and its best rate."
+    return plot.captioned(figure, caption)
+
+
+def depths_of(study: ax.Study) -> list[int]:
+    """The depths of the study, except that of the networks that are off at first."""
+    return sorted({*study.points["depth"]} - {1}) or [1]
 
 
 def accuracy_figure(study: ax.Study):
     """Test accuracy by activation, depth and size of the initial weights."""
-    depths = depths_of(study)
-    gains = [*WORDS, *sorted({setting["gain"] for setting in study.settings.values()} - {*WORDS})]
-    figure, axes = plot.panels(len(depths), width=5.4, sharey=True)
-    for panel, depth in zip(axes, depths, strict=True):
-        for number, gain in enumerate(gains):
-            points = tuned(study, depth, gain=gain)
-            shown = [name for name in NAMES if name in points]
-            values = [study.interval(points[name], "test/accuracy") for name in shown]
-            places = [NAMES.index(name) + 0.2 * (number - 1) for name in shown]
-            label = WORDS.get(gain, f"gain {gain:g}")
-            if shown:
-                plot.with_intervals(panel, places, values, label=label, number=number, line="")
-        panel.set_xticks(range(len(NAMES)), NAMES, rotation=30)
-        panel.set(title=f"{depth} hidden layers", ylabel="test accuracy")
-        plot.legend(panel)
-    return plot.captioned(
-        figure, "Test accuracy by activation, depth and initial weights, with 95% intervals."
-    )
-
-
-def by_rate(study: ax.Study, name: str, depth: int) -> dict[float, ax.Chosen]:
-    """{learning rate: point} of an activation with the weights made for it, from low to high."""
-    suited = {"activation": name, "depth": depth, "gain": gain_for(name), "bias": 0.0}
-    return ax.selection.along(study, "learning_rate", **suited)
+    figure, axes = plot.panels(len(depths_of(study)), width=5.4, height=4.4)
+    for panel, depth in zip(axes, depths_of(study), strict=True):
+        methods = ax.selection.methods(study, depth=depth, bias=0.0).items()
+        plot.dots(panel, {name: study.interval(p, "test/accuracy") for name, p in methods})
+        panel.set(title=f"{depth} hidden layers", xlabel="test accuracy")
+        panel.locator_params(axis="x", nbins=5)
+    caption = "Test accuracy by activation, depth and initial weights, with 95% intervals."
+    return plot.captioned(figure, caption)
 
 
 def units_figure(study: ax.Study):
     """The share of units that hardly learn any more, by learning rate and depth."""
-    depths = depths_of(study)
-    ticks = sorted({setting["learning_rate"] for setting in study.settings.values()})
+    depths, ticks = depths_of(study), sorted({*study.points["learning_rate"]})
     measures = {"flat": f"share of slopes below {FLAT:g}", "off": "share of units never above 0"}
     figure, axes = plot.panels(2 * len(depths), width=5.0, height=3.2, columns=len(depths))
-    shown = [(measure, depth) for measure in measures for depth in depths]
-    for panel, (measure, depth) in zip(axes, shown, strict=True):
+    for panel, (measure, depth) in zip(axes, itertools.product(measures, depths), strict=True):
         for number, name in enumerate(NAMES):
-            rates = by_rate(study, name, depth)
+            where = {"activation": name, "depth": depth, "gain": gain_for(name), "bias": 0.0}
+            rates = ax.selection.along(study, "learning_rate", **where)
             values = [study.interval(point, f"train/{measure}") for point in rates.values()]
             if rates:
                 plot.with_intervals(panel, list(rates), values, label=name, number=number)
-        panel.set(xscale="log", xlabel="learning rate", ylabel=measures[measure])
-        panel.set(title=f"{depth} hidden layers")
-        panel.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
+        panel.set(xscale="log", xlabel="learning rate", xticks=ticks, xticklabels=ticks)
+        panel.set(title=f"{depth} hidden layers", ylabel=measures[measure])
         panel.minorticks_off()
     plot.legend(axes[0])
-    return plot.captioned(
-        figure,
-        "Units that hardly learn any more: flat ones (above) and those that no example turns on "
-        "(below), each activation with the weights made for it.",
-    )
+    caption = "Flat units (above), units never on (below); weights as made for each activation."
+    return plot.captioned(figure, caption)
 
 
 FIGURES = {"gradients": gradients_figure, "accuracy": accuracy_figure, "units": units_figure}
 
 
-def first_against_last(name: str) -> ax.Quantity:
-    """Mean over training of log10(gradient of the first hidden layer / of the last), six layers."""
-
-    @ax.quantities
-    def ratios(study: ax.Study):
-        point = tuned(study, DEEP, gain=gain_for(name))[name]
-        logs = gradients_of(study, point, DEEP)
-        by_restart = pd.DataFrame(logs[..., 0] - logs[..., -1], index=study.of(point)["restart"])
-        return {name: by_restart.mean(axis=1)}
-
-    return ratios
-
-
-def passes_more(first: str, second: str) -> ax.Quantity:
-    """How much more of the gradient reaches the first layer with one activation than another."""
-    measured = "log10(gradient of the first hidden layer / of the last), mean over training"
-    difference = first_against_last(first) - first_against_last(second)
-    return difference.named(f"{measured}: {first} − {second}")
-
-
-def cost_of_large_rates(column: str, name: str, measured: str) -> ax.Quantity:
-    """A share of units at the largest learning rate less that at the smallest, in two layers."""
-
-    @ax.quantities
-    def cost(study: ax.Study):
-        rates = by_rate(study, name, SHALLOW)
-        if len(rates) < 2:
-            raise ax.Missing(f"fewer than two learning rates of {name}")
-        low, *_, high = rates
-        values = study.differences(rates[high], rates[low], column)
-        return {f"{measured}, {name}: learning rate {high:g} − {low:g}": values}
-
-    return cost
-
-
 @ax.quantities
-def zeros(study: ax.Study):
-    """The share of outputs of trained ReLU networks that are 0, at the best rate."""
-    points = {depth: tuned(study, depth, gain=HE).get("relu") for depth in (SHALLOW, DEEP)}
-    return {
-        f"share of outputs that are 0, {depth} layers": study.values(point, "train/zeros")
-        for depth, point in points.items()
-        if point
-    }
+def passed_on(study: ax.Study):
+    """How much more of the gradient reaches the first layer with one activation than another."""
+    logs = {}
+    for name in ("sigmoid", "tanh", "relu"):
+        point = tuned(study, DEEP, gain=gain_for(name))[name]
+        ratios = log_gradient(study, point, 0) - log_gradient(study, point, DEEP - 1)
+        logs[name] = ratios.mean(axis=1)
+    measured = "log10(gradient of the first hidden layer / of the last), mean over training"
+    pairs = itertools.pairwise(logs)
+    return {f"{measured}: {b} − {a}": differences(logs[b], logs[a]) for a, b in pairs}
 
 
 NOTES = "course notes, Other Activation Functions"
-loss, accuracy, off = map(ax.column, ("train/loss", "test/accuracy", "train/off"))
+loss, accuracy = ax.column("train/loss"), ax.column("test/accuracy")
+off, zeros = ax.column("train/off"), ax.column("train/zeros")
+flat = ax.column("train/flat", by="learning_rate", group=row("tanh", SHALLOW))
+dead = ax.column("train/off", by="learning_rate", group=row("relu", SHALLOW))
 leaky, plain = "leaky_relu, off at first", "relu, off at first"
 CLAIMS = [
     ax.Claim(
         "gradients-vanish-in-training",
-        "While deep networks are trained, gradients vanish with sigmoid, with tanh less, with ReLU "
-        "least.",
+        "As deep networks train, gradients vanish with sigmoid, less with tanh, least with ReLU.",
         "course notes, The Vanishing Gradient Problem",
-        passes_more("tanh", "sigmoid") > 0,
-        passes_more("relu", "tanh") > 0,
+        passed_on > 0,
     ),
     ax.Claim(
         "tanh-trains-faster-than-sigmoid",
         "After as many steps tanh has less training loss than sigmoid, each at its best rate.",
         NOTES,
-        *(
-            loss[row("tanh", depth, GLOROT)] < loss[row("sigmoid", depth, GLOROT)]
-            for depth in (SHALLOW, DEEP)
-        ),
+        *(loss[row("tanh", depth)] < loss[row("sigmoid", depth)] for depth in DEPTHS),
     ),
     ax.Claim(
         "relu-trains-better-at-no-cost",
         "ReLU trains deep networks better than sigmoid, and costs no accuracy.",
         NOTES,
-        loss[row("relu", DEEP, HE)] < loss[row("sigmoid", DEEP, GLOROT)],
-        *(
-            (accuracy[row("relu", depth, HE)] - accuracy[row("sigmoid", depth, GLOROT)]).within(
-                -0.01, 1.0
-            )
-            for depth in (SHALLOW, DEEP)
-        ),
+        loss[row("relu", DEEP)] < loss[row("sigmoid", DEEP)],
+        (accuracy[row("relu", SHALLOW)] - accuracy[row("sigmoid", SHALLOW)]).within(-0.01, 1.0),
+        (accuracy[row("relu", DEEP)] - accuracy[row("sigmoid", DEEP)]).within(-0.01, 1.0),
     ),
     ax.Claim(
         "glorot-table-1",
@@ -333,24 +248,23 @@ CLAIMS = [
     ),
     ax.Claim(
         "leaky-relu-revives",
-        "Of units that are off for every example, leaky ReLU turns more on again than ReLU, and "
-        "classifies better.",
+        "Leaky ReLU revives more units that no example turns on than ReLU, and is more accurate.",
         "course notes, Activation Functions",
         off[leaky] < off[plain],
         accuracy[leaky] > accuracy[plain],
     ),
     ax.Claim(
         "large-rates-cost-units",
-        "At a large learning rate more units stop learning: tanh is flat, ReLUs are off for every "
-        "example.",
+        "Large learning rates cost units: tanh becomes flat, and ReLUs are off for every example.",
         "our own question",
-        cost_of_large_rates("train/flat", "tanh", "share of slopes near 0") > 0,
-        cost_of_large_rates("train/off", "relu", "share of units off for every example") > 0,
+        (flat[0.3] - flat[0.03]).named("share of slopes near 0, tanh: rate 0.3 − rate 0.03") > 0,
+        (dead[0.3] - dead[0.03]).named("share of units off, ReLU: rate 0.3 − rate 0.03") > 0,
     ),
     ax.Claim(
         "relu-is-sparse",
-        "In a trained network, as in an untrained one, about half of a ReLU's outputs are 0.",
+        "In a trained network about half of a ReLU's outputs are 0.",
         "course notes, Activation Functions",
-        zeros.within(0.4, 0.6),
+        zeros[row("relu", SHALLOW)].named("share of outputs that are 0, 2 layers").within(0.4, 0.6),
+        zeros[row("relu", DEEP)].named("share of outputs that are 0, 6 layers").within(0.4, 0.6),
     ),
 ]

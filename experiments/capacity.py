@@ -48,12 +48,7 @@ PRESETS = {
     "default": _preset(16, 4000),
     "paper": _preset(64, 20_000),
 }
-
-
-def width_group(noise: float) -> str:
-    return f"width, {noise:.0%} of labels random"
-
-
+width_group = "width, {:.0%} of labels random".format
 ROWS = [
     {grid.GROUP: ax.BASELINE},
     *(
@@ -95,11 +90,7 @@ def task(config: Config) -> ax.Task:
 
 
 def line(study: ax.Study, field: str, least: int = 1, **changes: Any) -> ax.selection.Points:
-    """{value of a field: its point}, all else as in the study's first point but for the changes.
-
-    Raises:
-        Missing: there are fewer points than `least`.
-    """
+    """{value of a field: its point}, all else as in the study's first point but for the changes."""
     first = next(iter(study.settings.values()))
     fields = {"width", "depth", "train_size", "label_noise"} - {field}
     points = ax.selection.along(study, field, **{f: first[f] for f in fields} | changes)
@@ -162,7 +153,7 @@ def complexity_figure(study: ax.Study):
     )
 
 
-def others_figure(study: ax.Study):
+def gap_figure(study: ax.Study):
     """Training and test accuracy against depth, and against the number of examples."""
     labels = {"depth": "hidden layers", "train_size": "training examples"}
     lines = {field: line(study, field, least=2) for field in labels}
@@ -173,11 +164,7 @@ def others_figure(study: ax.Study):
     return plot.captioned(figure, "Accuracy against depth, and against the number of examples.")
 
 
-FIGURES = {
-    "width": width_figure,
-    "complexity": complexity_figure,
-    "depth_and_examples": others_figure,
-}
+FIGURES = {"width": width_figure, "complexity": complexity_figure, "depth_and_examples": gap_figure}
 
 
 def widths(metric: str, larger: str, smaller: str, *noises: float) -> ax.Quantity:
@@ -187,11 +174,11 @@ def widths(metric: str, larger: str, smaller: str, *noises: float) -> ax.Quantit
         values = {}
         for noise in noises:
             points = line(study, "width", least=3, label_noise=noise, depth=1)
-            width = fitting(study, points)
-            if width is None:
+            fits = fitting(study, points)
+            if fits is None:
                 raise ax.Missing(f"no width fits the training set with {noise:.0%} random labels")
-            named = {"narrowest": min(points), "fitting": width, "widest": max(points)}
-            a, b = points[named[larger]], points[named[smaller]]
+            width_of = {"narrowest": min(points), "fitting": fits, "widest": max(points)}
+            a, b = points[width_of[larger]], points[width_of[smaller]]
             name = f"{metric}: {larger} − {smaller}, {noise:.0%} of labels random"
             values[name] = study.differences(a, b, metric)
         return values

@@ -41,7 +41,7 @@ def short(tmp_path_factory):
         for p in points()
         if p["activation"] in ("sigmoid", "tanh", "relu", "leaky_relu")
         and (p["activation"] != "leaky_relu" or "bias" in p)
-        and p["learning_rate"] != 0.03
+        and p["learning_rate"] != 0.1
     ]
     out = tmp_path_factory.mktemp("short") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -202,7 +202,7 @@ def test_every_network_is_trained_once(smoke):
     found = rows.groupby("activation")["restart"].apply(sorted).to_dict()
     assert found == {"relu": [0, 1, 2], "sigmoid": [0, 1, 2]}
     written = {path.name for path in (smoke / "report").iterdir()}
-    assert {"gradients.png", "accuracy.png"} <= written
+    assert {"gradients.png", "accuracy.png", "units.png"} <= written
 
 
 def test_the_table_has_networks_of_two_depths_at_three_rates():
@@ -331,16 +331,19 @@ def test_zeros_are_those_of_trained_relu(short):
 
 def test_units_are_counted_at_the_largest_and_the_smallest_rate(short):
     rows, found = trials_of(short), effects(activations, "large-rates-cost-units", Study(short))
-    expected = [("tanh", 1.0, "train/flat"), ("relu", 1.414, "train/off")]
-    for effect, (name, gain, column) in zip(found, expected, strict=True):
+    expected = [
+        ("tanh", 1.0, "train/flat", "near 0, tanh"),
+        ("relu", 1.414, "train/off", "off, ReLU"),
+    ]
+    for effect, (name, gain, column, words) in zip(found, expected, strict=True):
         here = (rows["activation"] == name) & (rows["depth"] == 2) & np.isclose(rows["gain"], gain)
         ours = rows[here].sort_values("restart")
         high, low = (ours.loc[np.isclose(ours["learning_rate"], rate), column].to_numpy(np.float64)
-                     for rate in (0.3, 0.1))  # fmt: skip
+                     for rate in (0.3, 0.03))  # fmt: skip
         assert len(high) == len(low) == 3
         np.testing.assert_allclose(effect.values, high - low, rtol=1e-9)
         assert effect.expected == POSITIVE
-        assert name in effect.measured
+        assert effect.measured.endswith(f"{words}: rate 0.3 − rate 0.03")
 
 
 # Figures
@@ -355,12 +358,12 @@ def test_units_are_drawn_by_learning_rate_and_depth(tmp_path):
     columns = dict(zip(("train/flat", "train/off"), shares, strict=True))
     table = made_up(tmp_path, settings, columns)
     axes = activations.units_figure(table).axes
-    for place, ax in enumerate(axes):
-        (line,) = [dots.lines[0].get_xydata() for dots in ax.containers]
+    for place, panel in enumerate(axes):
+        (line,) = [dots.lines[0].get_xydata() for dots in panel.containers]
         first = 2 * (place % 2)  # of the depth
         mean = shares[place // 2].reshape(-1, 4).mean(axis=1)[first : first + 2]
         np.testing.assert_allclose(line, [(0.03, mean[1]), (0.3, mean[0])])
-        assert ax.get_title() == f"{(2, 6)[place % 2]} hidden layers"
+        assert panel.get_title() == f"{(2, 6)[place % 2]} hidden layers"
 
 
 def six_layers(name: str, gain: float) -> dict:
@@ -379,8 +382,8 @@ def test_gradients_are_drawn_at_the_start_and_at_the_end(tmp_path):
     table.curves = pd.DataFrame(steps).assign(**{k: 10.0**-v for k, v in columns.items()})
     table.curves.loc[0, "train/gradient_0"] = 0.0
     powers[0, 0, 0] = 30
-    for ax, when in zip(activations.gradients_figure(table).axes, (0, 2), strict=True):
-        lines = {line.get_label(): line for line in ax.lines}
+    for panel, when in zip(activations.gradients_figure(table).axes, (0, 2), strict=True):
+        lines = {line.get_label(): line.lines[0] for line in panel.containers}
         assert list(lines) == ["tanh", "relu"]
         for name, trials in [("tanh", [0, 1]), ("relu", [6, 7])]:
             assert lines[name].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
@@ -388,61 +391,65 @@ def test_gradients_are_drawn_at_the_start_and_at_the_end(tmp_path):
             np.testing.assert_allclose(lines[name].get_ydata(), expected, rtol=1e-9)
 
 
-def test_accuracies_are_drawn_side_by_side_for_every_size_of_weights(tmp_path):
+def test_accuracies_are_drawn_in_rows_for_every_size_of_weights(tmp_path):
     settings = [six_layers("tanh", STANDARD), six_layers("relu", HE), six_layers("gelu", HE)]
+    settings += [six_layers("relu", HE) | {"group": "relu, off at first", "depth": 1, "bias": -2.0}]
     table = made_up(tmp_path, settings)
-    (ax,) = activations.accuracy_figure(table).axes
-    names = [label.get_text() for label in ax.get_xticklabels()]
-    assert names == list(NAMES)
-    drawn = {dots.get_label(): dots.lines[0].get_xydata() for dots in ax.containers}
+    (panel,) = activations.accuracy_figure(table).axes
+    assert panel.get_title() == "6 hidden layers"
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["tanh, 6 layers, standard", "relu, 6 layers, He", "gelu, 6 layers, He"]
+    drawn = [dot.lines[0].get_xydata()[0] for dot in panel.containers]
     means = [table.numbers(str(i), "test/accuracy").mean() for i in range(3)]
-    tanh, relu, gelu = (names.index(name) for name in ("tanh", "relu", "gelu"))
-    expected = {"standard": [(tanh - 0.2, means[0])],
-                "He": [(relu + 0.2, means[1]), (gelu + 0.2, means[2])]}  # fmt: skip
-    assert drawn.keys() == expected.keys()
-    for label, dots in expected.items():
-        np.testing.assert_allclose(drawn[label], np.reshape(dots, (-1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(drawn, list(zip(means, range(3), strict=True)), rtol=1e-12)
 
 
 def test_a_study_of_ones_own_activations_is_drawn(smoke):
-    """There each has the gain that is given, whether or not it was made for it."""
-    figures = activations.figures(Study(smoke))
-    (ax, _) = figures["gradients"].axes
-    assert [line.get_label() for line in ax.lines] == ["sigmoid", "relu"]
-    (ax,) = figures["accuracy"].axes
-    dots = {dots.get_label(): len(dots.lines[0].get_xydata()) for dots in ax.containers}
-    assert dots == {"Glorot": 2}
+    """There each has the gain that the study has, whether or not it was made for it."""
+    (panel, _) = activations.gradients_figure(Study(smoke)).axes
+    assert [line.get_label() for line in panel.containers] == ["sigmoid", "relu"]
+    (panel,) = activations.accuracy_figure(Study(smoke)).axes
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["activation=sigmoid", "activation=relu"]
+    assert len(panel.containers) == 2
 
 
 def test_restarts_that_diverge_have_the_gradients_that_they_made():
     """One at once, one after the first evaluation, at a step of its own: 12."""
     nan = np.nan
     curves = np.array([[1.0, nan, 2.0], [nan, nan, nan], [3.0, 4.0, nan], [np.inf, 5.0, 6.0]])
-    first, last = activations.ends_of(curves[..., None])
-    assert first[:, 0].tolist() == [1, 3, 5]
-    assert last[:, 0].tolist() == [2, 4, 6]
+    first, last = activations.ends_of(pd.DataFrame(curves))
+    assert first.tolist() == [1, 3, 5]
+    assert last.tolist() == [2, 4, 6]
+
+
+def test_restarts_that_all_diverge_at_once_have_no_ends():
+    first, last = activations.ends_of(pd.DataFrame(index=range(3)))
+    assert first.size == last.size == 0
 
 
 def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
-    table = made_up(tmp_path, [six_layers("tanh", GLOROT), six_layers("relu", HE)], restarts=3)
-    logs = {"0/0": [5, 4], "0/1": [3, 2], "0/2": [], "1/0": [1], "1/1": [0, 2], "1/2": [7, 8]}
+    gains = {"sigmoid": GLOROT, "tanh": GLOROT, "relu": HE}
+    table = made_up(tmp_path, [six_layers(*own) for own in gains.items()], restarts=3)
+    logs = {"0/0": [1], "0/1": [0, 2], "0/2": [7, 8],
+            "1/0": [5, 4], "1/1": [3, 2], "1/2": [],
+            "2/0": [9], "2/1": [2, 6], "2/2": [1, 1]}  # fmt: skip
     rows = [{"trial": trial, "step": 10 * n if len(found) > 1 else 7,
              **{f"train/gradient_{i}": 10.0 ** (log if i == 0 else 0) for i in range(6)}}
             for trial, found in logs.items() for n, log in enumerate(found)]  # fmt: skip
     table.curves = pd.DataFrame(rows)
-    of = {name: activations.lines(table, 6, activations.own(name))[name]
-          for name in ("tanh", "relu")}  # fmt: skip
-    tanh, relu = (activations.first_against_last(table, of[name]) for name in of)
-    np.testing.assert_allclose(tanh.to_numpy(), [4.5, 2.5, np.nan], rtol=1e-12)
-    np.testing.assert_allclose(relu.to_numpy(), [1, 1, 7.5], rtol=1e-12)
-    for drawn in (activations.gradients_figure, activations.accuracy_figure):
-        assert drawn(table).axes
+    tanh, relu = effects(activations, "gradients-vanish-in-training", table)
+    np.testing.assert_allclose(tanh.values, [4.5 - 1, 2.5 - 1, np.nan], rtol=1e-12)
+    np.testing.assert_allclose(relu.values, [9 - 4.5, 4 - 2.5, np.nan], rtol=1e-12)
+    for draw in (activations.gradients_figure, activations.accuracy_figure):
+        assert any(panel.has_data() for panel in draw(table).axes)
 
 
 def test_figures_show_what_the_study_has(short):
-    figures = activations.figures(Study(short))
-    titles = [ax.get_title() for ax in figures["accuracy"].axes if ax.has_data()]
+    figures = {name: draw(Study(short)) for name, draw in activations.FIGURES.items()}
+    assert list(figures) == ["gradients", "accuracy", "units"]
+    assert all(any(panel.has_data() for panel in figure.axes) for figure in figures.values())
+    titles = [panel.get_title() for panel in figures["accuracy"].axes]
     assert titles == ["2 hidden layers", "6 hidden layers"]
-    first = next(ax for ax in figures["gradients"].axes if ax.has_data())
-    names = first.get_legend_handles_labels()[1]
+    names = figures["gradients"].axes[0].get_legend_handles_labels()[1]
     assert set(names) == {"sigmoid", "tanh", "relu"}

@@ -1,13 +1,18 @@
 """The study of backpropagation: one step of the sum and of the mean, error terms, its claims."""
 
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
+from ablax.analysis.backpropagation import Layer, error_terms, forward, weight_steps
 from ablax.data import load, split
+from ablax.errors import Missing
+from ablax.report import plot
 from ablax.report.claims import judge_all
 from ablax.report.study import Study
 from ablax.study import snapshots
@@ -170,25 +175,46 @@ def test_a_gradient_that_is_wrong_is_seen(monkeypatch):
     np.testing.assert_allclose(told["apart"], 0.01, rtol=1e-2)
 
 
-def test_the_worked_example_is_compared_digit_by_digit(smoke, monkeypatch):
-    assert (trials_of(smoke)["worked_example"] <= 0.5).all()
-    found = float(backpropagation.worked_example())
-    # σ'(−0.02) · 0.1 · 0.122 = 0.00305 was printed as 0.003, 0.0302 is 0.03021…, and so on.
-    hidden, output = 1 / (1 + np.exp(0.02)), 1 / (1 + np.exp(-0.1 / (1 + np.exp(0.02))))
-    term = (1 - output) * output * (1 - output)
-    apart = [
-        abs(hidden - 0.495) / 1e-3,
-        abs(output - 0.512) / 1e-3,
-        abs(term - 0.122) / 1e-3,
-        abs(term * 0.1 * hidden * (1 - hidden) - 0.003) / 1e-3,
-        abs(0.5 * term * hidden - 0.0302) / 1e-4,
+PRINTED = {  # by the notes: (value, unit of its last digit)
+    "h": (-0.02, 0.01),
+    "hidden": (0.495, 0.001),
+    "output": (0.512, 0.001),
+    "δ of the output": (0.122, 0.001),
+    "δ of the hidden unit": (0.003, 0.001),
+    "ΔW": (0.0302, 0.0001),
+    "Δw₁": (0.00015, 0.00001),
+    "Δw₂": (0.00045, 0.00001),
+}
+
+
+def worked_example(x) -> dict[str, float]:
+    """Two inputs, a hidden unit and an output, as the notes work it out."""
+    layers = [
+        Layer(jnp.array([[0.4, -0.2]]), jnp.zeros(1)),
+        Layer(jnp.array([[0.1]]), jnp.zeros(1)),
     ]
-    np.testing.assert_allclose(found, max(apart), rtol=1e-2)
-    right = backpropagation.forward
-    monkeypatch.setattr(
-        backpropagation, "forward", lambda *given: [1.01 * a for a in right(*given)]
-    )
-    assert backpropagation.worked_example() > 0.5
+    activations = forward(layers, x)
+    hidden, output = error_terms(layers, activations, jnp.ones(1))
+    _, output_step = weight_steps(activations, [hidden, output], 0.5)
+    # The notes go on from δ of the hidden unit as they printed it, 0.003.
+    hidden_step, _ = weight_steps(activations, [jnp.array([0.003]), output], 0.5)
+    numbers = [layers[0].weights @ x, activations[1], activations[2], output, hidden,
+               *output_step.weights, *hidden_step.weights.T]  # fmt: skip
+    return {name: float(number[0]) for name, number in zip(PRINTED, numbers, strict=True)}
+
+
+def test_the_notes_worked_example_comes_out_to_every_printed_digit():
+    numbers = worked_example(jnp.array([0.1, 0.3]))
+    for name, (printed, unit) in PRINTED.items():
+        assert abs(numbers[name] - printed) <= 0.5 * unit, name
+    # From the same formulas in float64, but for what follows from the printed δ.
+    a, y = sigmoid(-0.02), sigmoid(0.1 * sigmoid(-0.02))
+    delta = (1 - y) * y * (1 - y)
+    expected = [-0.02, a, y, delta, 0.1 * delta * a * (1 - a), 0.5 * delta * a, 0.00015, 0.00045]
+    np.testing.assert_allclose(list(numbers.values()), expected, rtol=1e-5)
+    others = worked_example(jnp.array([0.2, 0.3]))
+    apart = [abs(others[name] - printed) / unit for name, (printed, unit) in PRINTED.items()]
+    assert max(apart) > 0.5, "other inputs, other digits"
 
 
 # The usable rates
@@ -308,7 +334,7 @@ FOLLOWED = {
         "test/shrunk_a_layer", (0.0, 0.25), ("large weights at first",),
     ),
 }  # fmt: skip
-OTHERS = {"worked-example", "sum-needs-smaller-rates", "mean-keeps-its-rate"}
+OTHERS = {"sum-needs-smaller-rates", "mean-keeps-its-rate"}
 
 
 def test_every_claim_is_judged(smoke):
@@ -316,7 +342,10 @@ def test_every_claim_is_judged(smoke):
     judged = {j.claim.id: j for j in judge_all(backpropagation.CLAIMS, Study(smoke))}
     assert {name for name, judgement in judged.items() if judgement.parts} == OTHERS
     assert {judged[name].verdict for name in FOLLOWED} == {"inconclusive"}, "no deeper networks"
-    assert judged["worked-example"].verdict == "supported"
+    assert {judged[name].verdict for name in OTHERS} == {"supported"}
+    for name in FOLLOWED:
+        with pytest.raises(Missing):
+            effects(backpropagation, name, Study(smoke))
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +362,8 @@ def deeper(smoke):
         copies["trial"] += f" {depth}"
         for column in two.filter(like="test/"):
             copies[column] *= depth
+        for layer in range(3, depth + 1):
+            copies[f"test/error_{layer}"] = 0.25 ** (depth - layer)
         rows = pd.concat([rows, copies], ignore_index=True)
     table.trials = rows
     return table
@@ -355,30 +386,49 @@ def test_columns_are_judged_at_every_depth(deeper, name, monkeypatch):
         assert effect.expected == bounds
 
 
-def test_the_worked_example_is_judged_at_its_worst(smoke):
-    (effect,) = effects(backpropagation, "worked-example", Study(smoke))
-    worst = trials_of(smoke).groupby("restart")["worked_example"].max()
-    np.testing.assert_allclose(effect.values, worst, rtol=1e-12)
-    assert effect.expected == (-0.5, 0.5)
-
-
 def test_no_usable_rate_is_no_slope(smoke):
     """At one size at least where nothing ends well; or with sizes too few."""
     table = Study(smoke)
     table.curves = table.curves.assign(**{"train/loss": 1.0})
-    assert not effects(backpropagation, "sum-needs-smaller-rates", table)
+    with pytest.raises(Missing):
+        effects(backpropagation, "sum-needs-smaller-rates", table)
     table = Study(smoke)
     table.trials = table.trials[table.trials["examples"] == 256]
-    assert not effects(backpropagation, "mean-keeps-its-rate", table)
+    with pytest.raises(Missing):
+        effects(backpropagation, "mean-keeps-its-rate", table)
 
 
-def test_the_figures_show_both_errors_and_the_deeper_networks(smoke):
-    drawn = backpropagation.figures(Study(smoke))
-    (ax,) = [axes for axes in drawn["usable"].axes if axes.has_data()]
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert names == ["mean of squared errors", "sum of squared errors"]
-    (ax,) = [axes for axes in drawn["shrinking"].axes if axes.has_data()]
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert {"2 layers, trained", "a quarter a layer"} <= set(names)
+def legend_of(figure) -> tuple[Any, list[str]]:
+    (panel,) = [axes for axes in figure.axes if axes.has_data()]
+    return panel, [text.get_text() for text in panel.get_legend().get_texts()]
+
+
+def test_the_figures_show_both_errors_and_the_deeper_networks(smoke, deeper):
+    with plot.style():
+        study = Study(smoke)
+        drawn = {name: draw(study) for name, draw in backpropagation.FIGURES.items()}
+        assert list(drawn) == ["usable", "shrinking"]
+        panel, names = legend_of(drawn["usable"])
+        assert names == ["mean of squared errors", "sum of squared errors"]
+        for error, line in zip((MEAN, SUM), panel.get_lines()[::3], strict=False):
+            rates = usable_by_hand(smoke, error)
+            np.testing.assert_allclose(line.get_xdata(), SIZES)
+            np.testing.assert_allclose(line.get_ydata(), [of_m.mean() for of_m in rates.values()])
+        _, names = legend_of(drawn["shrinking"])
+        assert set(names) == {"2 layers, trained", "a quarter a layer"}
+        _, names = legend_of(backpropagation.shrinking_figure(deeper))
+        assert set(names) == {
+            *(f"{depth} layers, trained" for depth in (2, 4, 6)),
+            *("6 layers, at first", "6 layers, large weights at first", "a quarter a layer"),
+        }
     assert (smoke / "report" / "usable.png").exists()
     assert (smoke / "report" / "shrinking.svg").exists()
+
+
+def test_figures_without_their_points_are_left_out(tmp_path):
+    """Neither several rates nor a network of several layers."""
+    point = {"error": MEAN, "depth": 1, "scale": 1.0, "examples": 16.0, "learning_rate": 1.0}
+    study = made_up(tmp_path, [point])
+    for draw in backpropagation.FIGURES.values():
+        with pytest.raises(Missing):
+            draw(study)

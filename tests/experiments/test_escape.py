@@ -2,7 +2,6 @@
 
 import itertools
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ablax.cli import launch as _run
+from ablax.errors import Missing
+from ablax.report import plot
 from ablax.report.claims import judge_all
 from ablax.report.quantities import POSITIVE
 from ablax.report.statistics import Interval
@@ -256,9 +257,9 @@ GROUPS = {
     "two-more-bits-need-restarts": [("baseline", "4 bits"), ("3 bits", "5 bits")],
     "more-units-fewer-restarts-for-spirals": [("spirals, 16", "spirals, 8"),
                                               ("spirals, 8-8", "spirals, 16")],
+    "narrow-and-deep-needs-restarts": [(f"{n} narrow layers", f"{2 * n} narrow layers")
+                                       for n in (1, 2, 4)],
 }  # fmt: skip
-DEEPER = [(f"{n} narrow layers", f"{2 * n} narrow layers") for n in (1, 2, 4)]
-NARROW = "narrow-and-deep-needs-restarts"
 BEST = "too-far-is-lost"
 
 
@@ -284,8 +285,8 @@ def test_shares_of_solved_starts_are_compared(name, tmp_path):
     points_ = [p for p in points() if p.get("centre", "layers") == "layers"]
     points_ = [{"centre": "layers"} | point for point in points_]
     solved_ = np.random.default_rng(0).integers(0, 2, 16 * len(points_)).astype(float)
-    table = made_up(tmp_path, points_, {"train/solved": solved_}, restarts=16)
-    rows, found = table.trials, effects(escape, name, table)
+    study = made_up(tmp_path, points_, {"train/solved": solved_}, restarts=16)
+    rows, found = study.trials, effects(escape, name, study)
     for effect, (more, fewer) in zip(found, GROUPS[name], strict=True):
         a, b = (solved(rows[rows["group"] == group]) for group in (more, fewer))
         np.testing.assert_array_equal(effect.values, a - b)
@@ -294,9 +295,9 @@ def test_shares_of_solved_starts_are_compared(name, tmp_path):
 
 def test_every_claim_is_tested_here(short, monkeypatch):
     untrained(monkeypatch)
-    assert {claim.id for claim in CLAIMS} == THROWN.keys() | GROUPS.keys() | {NARROW, BEST}
+    assert {claim.id for claim in CLAIMS} == THROWN.keys() | GROUPS.keys() | {BEST}
     judged = judge_all(CLAIMS, Study(short))
-    lacking = {NARROW, "more-units-fewer-restarts-for-spirals"}
+    lacking = {"narrow-and-deep-needs-restarts", "more-units-fewer-restarts-for-spirals"}
     assert {j.claim.id for j in judged if not j.parts} == lacking, "some points are missing"
 
 
@@ -306,23 +307,15 @@ def test_the_best_sigma_is_what_the_other_restarts_choose(tmp_path):
     points_ = [{"centre": "zero", "sigma": sigma} for sigma in sigmas]
     solved_ = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1]], float)
     columns = {"train/solved": solved_.ravel(), "valid/solved": np.repeat([0.5, 0.1, 0.2, 0.9], 4)}
-    table = made_up(tmp_path, points_, columns, metrics={"solved": "max"}, objective=None)
-    found = effects(escape, BEST, table)
+    study = made_up(tmp_path, points_, columns, metrics={"solved": "max"}, objective=None)
+    found = effects(escape, BEST, study)
     for effect, end in zip(found, (1, 2), strict=True):
         assert effect.expected == POSITIVE
         np.testing.assert_array_equal(effect.values, solved_[3] - solved_[end])
     assert len(found) == 2
-
-
-def test_every_depth_is_compared_with_twice_as_many_layers():
-    names = {point["group"]: point["group"] for point in points()}
-    table = SimpleNamespace(
-        methods=lambda **where: names,
-        settings={name: {"group": name} for name in names},
-        differences=lambda a, b, column: (a, b, column),
-    )
-    found = effects(escape, NARROW, table)
-    assert [effect.values for effect in found] == [(a, b, "train/solved") for a, b in DEEPER]
+    two = {"train/solved": solved_[:2].ravel()}
+    with pytest.raises(Missing):
+        effects(escape, BEST, made_up(tmp_path / "two", points_[:2], two))
 
 
 def test_needed_restarts_are_the_binomial_formula():
@@ -340,9 +333,18 @@ def test_needed_restarts_are_the_binomial_formula():
 
 
 def test_figures_show_every_centre_and_problem(short):
-    drawn = escape.figures(Study(short))
-    (ax,) = [ax for ax in drawn["sigma"].axes if ax.has_data()]
-    assert len(ax.get_legend_handles_labels()[1]) == 3
-    (ax,) = [ax for ax in drawn["dimension"].axes if ax.has_data()]
-    shown = [text.get_text() for text in ax.get_yticklabels()]
-    assert shown == [*(f"{n} bits" for n in BITS), "1 narrow layers", "2 narrow layers"]
+    study = Study(short)
+    with plot.style():
+        drawn = {name: draw(study) for name, draw in escape.FIGURES.items()}
+        assert list(drawn) == ["sigma", "dimension"]
+        (panel,) = [panel for panel in drawn["sigma"].axes if panel.has_data()]
+        labels = ["around zero", "around a solution", "around a trap"]
+        assert panel.get_legend_handles_labels()[1] == labels
+        (panel,) = [panel for panel in drawn["dimension"].axes if panel.has_data()]
+        shown = [text.get_text() for text in panel.get_yticklabels()]
+        assert shown == [*(f"{n} bits" for n in BITS), "1 narrow layers", "2 narrow layers"]
+
+
+def test_a_study_without_a_centre_has_no_figure_of_sigma(tmp_path):
+    with pytest.raises(Missing):
+        escape.sigma_figure(made_up(tmp_path, [{"centre": "layers", "sigma": 1.0}]))

@@ -323,13 +323,13 @@ def test_every_claim_is_tested_here(short, monkeypatch):
 
 
 def test_the_figure_has_a_panel_for_each_variance_and_direction(short):
-    table = Study(short)
-    (figure,) = initialization.figures(table).values()
-    drawn_axes = [ax for ax in figure.axes if ax.has_data()]
-    assert len(drawn_axes) == 2 * 3
-    arrays, rows = table.array("gradients"), trials_of(short)
-    for ax, variance in zip(drawn_axes[3:], (STANDARD, GLOROT, HE), strict=True):
-        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    study = Study(short)
+    assert list(initialization.FIGURES) == ["layers"]
+    panels = [panel for panel in initialization.layers_figure(study).axes if panel.has_data()]
+    assert len(panels) == 2 * 3
+    arrays, rows = study.array("gradients"), trials_of(short)
+    for panel, variance in zip(panels[3:], (STANDARD, GLOROT, HE), strict=True):
+        lines = {line.get_label(): line.get_ydata() for line in panel.lines}
         assert {"sigmoid", "tanh", "relu", "selu"} <= lines.keys()
         same = np.isclose(rows["variance"], variance) & (rows["activation"] == "relu")
         each = np.log(np.stack([arrays[trial] for trial in rows.loc[same, "trial"]]))
@@ -341,12 +341,12 @@ def test_a_line_has_the_layers_of_one_depth_whatever_restarts_choose(tmp_path):
     defaults = vars(initialization.PRESETS["default"].config)
     depths = [defaults | {"group": "tanh", "depth": depth} for depth in (4, 5)]
     objective = {"name": "loss", "direction": "min"}
-    table = made_up(tmp_path, depths, restarts=4, objective=objective)
-    (chosen,) = selection.along(table, "activation").values()
+    study = made_up(tmp_path, depths, restarts=4, objective=objective)
+    (chosen,) = selection.along(study, "activation").values()
     assert len(set(chosen.by_restart.values())) == 2
-    rows = table.trials
+    rows = study.trials
     layers = {trial: np.ones(n) for trial, n in zip(rows["trial"], rows["depth"], strict=True)}
-    table.array = lambda name: layers
-    axes = initialization.figures(table)["layers"].axes
-    lengths = {len(line.get_xdata()) for ax in axes for line in ax.lines}
-    assert lengths == {table.settings[chosen.point]["depth"]}
+    study.array = lambda name: layers
+    panels = initialization.layers_figure(study).axes
+    lengths = {len(line.get_xdata()) for panel in panels for line in panel.lines}
+    assert lengths == {study.settings[chosen.point]["depth"]}

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
+from ablax.errors import Missing
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -155,13 +156,13 @@ def test_online_an_example_makes_an_update():
 
 
 def test_starts_are_uniform_biases_too():
-    drawn = np.stack([start(Config(), restart) for restart in range(100)])
-    assert drawn.shape == (100, 13)
-    assert -1 <= drawn.min() < -0.98
-    assert 0.98 < drawn.max() < 1
-    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=4 * np.sqrt(1 / 3 / 100))
-    np.testing.assert_allclose(drawn.std(), np.sqrt(1 / 3), rtol=0.05)
-    assert np.array_equal(start(Config(momentum=0.0, learning_rate=2.0)), drawn[0])
+    starts = np.stack([start(Config(), restart) for restart in range(100)])
+    assert starts.shape == (100, 13)
+    assert -1 <= starts.min() < -0.98
+    assert 0.98 < starts.max() < 1
+    np.testing.assert_allclose(starts.mean(axis=0), 0, atol=4 * np.sqrt(1 / 3 / 100))
+    np.testing.assert_allclose(starts.std(), np.sqrt(1 / 3), rtol=0.05)
+    assert np.array_equal(start(Config(momentum=0.0, learning_rate=2.0)), starts[0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -378,16 +379,49 @@ def test_figures_are_written(smoke):
 
 
 def test_the_line_of_epochs_ends_at_the_share_that_is_solved(short):
-    table = Study(short)
-    (ax,) = random_restarts.epochs_figure(table).axes
+    study = Study(short)
+    (panel,) = random_restarts.epochs_figure(study).axes
     rows = trials_of(short)
-    lines = {line.get_label(): line for line in ax.lines}
-    for group in [setting["group"] for setting in table.settings.values()][:5]:
+    lines = {line.get_label(): line for line in panel.lines}
+    for group in [setting["group"] for setting in study.settings.values()][:5]:
         at = np.sort(column(rows, group, "epochs"))
         at = at[at >= 0]
         np.testing.assert_array_equal(lines[group].get_xdata(), at)
         if len(at):
             np.testing.assert_allclose(lines[group].get_ydata()[-1], len(at) / 23)
+
+
+def test_success_rates_are_drawn_beside_those_published(short):
+    study, rows = Study(short), trials_of(short)
+    rates = rows.groupby("group", sort=False)["train/solved"].mean()
+    left, right = random_restarts.solved_figure(study).axes
+    names = [text.get_text() for text in left.get_yticklabels()]
+    assert names == list(rates.index)
+    crosses = {(line.get_xdata()[0], names[line.get_ydata()[0]])
+               for line in left.lines if line.get_marker() == "x"}  # fmt: skip
+    assert crosses == {(0.99, "baseline"), (0.96, "online")}
+    lines = {line.get_label(): line.get_ydata() for line in right.lines}
+    assert list(lines) == names[:7]
+    for name, line in lines.items():
+        np.testing.assert_allclose(line, (1 - rates[name]) ** np.arange(1, 11))
+
+
+def test_the_plane_goes_through_two_solutions_and_a_trap(short):
+    """Of the smallest networks those that are stuck most often; their ends are its corners."""
+    study, rows, weights = Study(short), trials_of(short), Study(short).array("weights")
+    panel, _ = random_restarts.surface_figure(study).axes
+    assert [text.get_text() for text in panel.texts] == ["solved", "solved", "stuck"]
+    stuck = rows[(rows["train/solved"] == 0) & (rows["hidden"] == 2)]
+    counts = stuck.groupby("group", sort=False)["trial"].count()
+    caption = random_restarts.surface_figure(study).get_label()
+    assert caption.endswith(f"three ends of {counts.idxmax()}.")
+    mine = rows[rows["group"] == counts.idxmax()].sort_values("restart")
+    ends = [mine.loc[mine["train/solved"] == solved, "trial"].iloc[place]
+            for solved, place in ((1, 0), (1, 1), (0, 0))]  # fmt: skip
+    for trial in ends:
+        w = np.float64(weights[trial])
+        error = 0.5 * np.square(outputs(w, 2)[1] - Y).sum()
+        np.testing.assert_allclose(random_restarts.error_of(2, weights[trial]), error, rtol=1e-4)
 
 
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
@@ -401,3 +435,5 @@ def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     assert rows.groupby("learning_rate")["train/sse"].nunique().tolist() == [1, 1]
     assert rows["train/sse"].nunique() == 2
     assert not (out / "report" / "surface.png").exists()
+    with pytest.raises(Missing):
+        random_restarts.surface_figure(Study(out))

@@ -1,16 +1,17 @@
 """Run directories written by hand, without training, so that every number is known."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablax.report import page
-from ablax.report import plot as figures
+from ablax.experiment import Experiment
+from ablax.report import page, plot
 from ablax.report.claims import Claim
+from ablax.report.quantities import POSITIVE, Bounds, Expectation, quantities
 from ablax.report.study import Study
 
 SPLITS = ("train", "valid", "test")
@@ -81,10 +82,52 @@ def write_curves(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     pd.DataFrame(curves).to_parquet(directory / "curves.parquet")
 
 
-def build(table: Study, claims: Sequence[Claim] = (), question: str = "Does it help?") -> Path:
-    """The report of a table, with the standard charts alone; the path of its page."""
-    with figures.style():
-        return page.build(table, question=question, drawn={}, claims=claims)
+def build(
+    study: Study,
+    claims: Sequence[Claim] = (),
+    question: str = "Does it help?",
+    *,
+    figures: Mapping[str, Callable[[Study], Any]] | None = None,
+    expected: str = "",
+    remarks: Mapping[str, str] | None = None,
+) -> Path:
+    """The report of a study that some experiment was launched for; the path of its page.
+
+    Args:
+        study: what the report is of.
+        claims: of the experiment.
+        question: its description, which begins with the question.
+        figures: its own, beside the standard charts.
+        expected: its paragraph about the default preset.
+        remarks: on the verdicts of this study.
+    """
+    experiment = Experiment(
+        name="toy",
+        points=_never,
+        task=_never,
+        claims=claims,
+        figures=figures or {},
+        description=question,
+        expected=expected,
+    )
+    with plot.style():
+        return page.build(study, experiment, remarks)
+
+
+def _never(config: Any) -> Any:
+    raise AssertionError("a report needs neither the points nor the task of the experiment")
+
+
+def expecting(
+    values: Sequence[float] | np.ndarray,
+    measured: str,
+    bounds: Bounds = POSITIVE,
+    *,
+    share: bool = False,
+) -> Expectation:
+    """An expectation with one effect, the same in every study."""
+    fixed = quantities(lambda study: {measured: np.asarray(values)}, share=share)
+    return Expectation(fixed, bounds)
 
 
 RUNGS = (10, 30, 90)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
+from ablax.errors import Missing
 from ablax.report import charts, selection, statistics
 from ablax.report import plot as figures
 from ablax.report.ablation import ablation
+from ablax.report.statistics import Interval
 from ablax.report.study import Study
 from tests.report.runs import (
     BASE,
@@ -341,12 +343,30 @@ def test_the_complexity_graph_of_what_diverged_at_once(curves, tmp_path):
     drawn(figure)
 
 
+@pytest.mark.parametrize("best", ["l2=0.1", "base"])
+def test_the_complexity_graph_is_of_the_best_point_and_of_its_baseline(best, tmp_path):
+    trials = random_trials([BASE, WEAK], restarts=2)
+    for row in trials:
+        row["valid/loss"] = 0.1 if row["point"] == best else 0.5
+    write(tmp_path, [BASE, WEAK], trials)
+    write_curves(tmp_path, trials)
+    figure = charts.complexity_graph(Study(tmp_path))
+    names = ["base", "l2=0.1"] if best == "l2=0.1" else ["base"]
+    assert [panel.get_title() for panel in figure.axes] == names
+    for panel in figure.axes:
+        means = {line.get_label(): line for line in panel.lines if line.get_linewidth() == 2}
+        assert list(means) == ["training", "validation"]
+        assert means["training"].get_ydata().tolist() == [1 / 10, 1 / 20]
+        assert means["validation"].get_ydata().tolist() == [2 / 10, 2 / 20]
+    drawn(figure)
+
+
 # Strengths
 
 
 def test_strengths_are_the_error_of_every_method_at_every_strength(tmp_path):
     table = write(tmp_path, POINTS, random_trials())
-    (ax,) = charts.strengths(table, {"l2": "λ of L2"}).axes
+    (ax,) = charts.strengths({"l2": "λ of L2", "l1": "λ of L1"})(table).axes
     assert (ax.get_xlabel(), ax.get_title()) == ("λ of L2", "mlp")
     assert ax.get_ylabel() == "test error (share of examples)"
     line = ax.lines[0]
@@ -355,6 +375,45 @@ def test_strengths_are_the_error_of_every_method_at_every_strength(tmp_path):
     assert line.get_ydata().tolist() == pytest.approx(errors)
     band = [line for line in ax.lines if line.get_label() == "baseline"]
     assert band[0].get_ydata()[0] == 1 - table.interval("base", "test/accuracy").estimate
+
+
+@pytest.mark.parametrize("points", [[BASE], [BASE, WEAK], [BASE, LINEAR]])
+def test_a_strength_of_one_value_is_no_line(points, tmp_path):
+    study = write(tmp_path, points, random_trials(points))
+    with pytest.raises(Missing, match="no strength has two values"):
+        charts.strengths({"l2": "λ of L2"})(study)
+
+
+# Helpers of an experiment's own figures
+
+
+def test_panels_of_intervals_have_a_line_for_each_label(tmp_path):
+    """Without the panels and the lines that have nothing to show."""
+    one, two = Interval(0.5, 0.4, 0.6, 4), Interval(0.7, 0.6, 0.9, 4)
+    lines = {"tanh": {1.0: one, 2.0: two}, "gone": {}, "relu": {1.0: two}}
+    titles = {"left": lines, "empty": {"tanh": {}}, "right": {"relu": {3.0: one}}, "none": {}}
+    figure = figures.interval_panels(titles, "A caption.", xlabel="depth", yscale="log")
+    assert figure.get_label() == "A caption."
+    left, right = figure.axes
+    assert [panel.get_title() for panel in figure.axes] == ["left", "right"]
+    assert all(panel.get_xlabel() == "depth" for panel in figure.axes)
+    assert all(panel.get_yscale() == "log" for panel in figure.axes)
+    labels = [[text.get_text() for text in p.get_legend().get_texts()] for p in figure.axes]
+    assert labels == [["tanh", "relu"], ["relu"]]
+    (tanh, relu), (alone,) = left.containers, right.containers
+    for bars, expected in ((tanh, {1: one, 2: two}), (relu, {1: two}), (alone, {3: one})):
+        line, _, (ends,) = bars
+        assert line.get_xdata().tolist() == list(expected)
+        assert line.get_ydata().tolist() == [i.estimate for i in expected.values()]
+        drawn_ends = [segment[:, 1] for segment in ends.get_segments()]
+        np.testing.assert_allclose(drawn_ends, [[i.low, i.high] for i in expected.values()])
+    drawn(figure)
+
+
+@pytest.mark.parametrize("titles", [{}, {"left": {}}, {"left": {"tanh": {}}, "right": {}}])
+def test_panels_of_nothing_are_no_figure(titles):
+    with pytest.raises(Missing, match="nothing to draw"):
+        figures.interval_panels(titles, "A caption.")
 
 
 # All of them

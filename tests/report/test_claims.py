@@ -6,28 +6,19 @@ import math
 import numpy as np
 import pytest
 
-from ablax.report import selection
-from ablax.report.claims import (
-    Claim,
-    between,
-    difference,
-    every,
-    evidence_in_words,
-    judge,
-    judge_all,
-    verdict,
-)
-from ablax.report.quantities import NEGATIVE, POSITIVE, Effect
+from ablax.errors import Missing
+from ablax.report.claims import Claim, evidence_in_words, judge, judge_all, verdict
+from ablax.report.quantities import NEGATIVE, POSITIVE, quantities
 from ablax.report.statistics import Interval, mean_interval
 from experiments.regularization import CLAIMS
-from tests.report.runs import POINTS, point, random_trials, series, trial, write
+from tests.report.runs import expecting, point, trial, write
 
 BASE, L1, L2 = point("base", "baseline"), point("l1", "L1", l1=0.1), point("l2", "L2", l2=0.1)
 SPARSE = "share_below_1e-3"
 
 
 @pytest.fixture
-def table(tmp_path):
+def study(tmp_path):
     """L1 has more zeros and, by far, a larger loss; L2 differs in nothing but noise."""
     noise = (0.01, -0.01, 0.02, -0.02)
     trials = [
@@ -45,9 +36,8 @@ def table(tmp_path):
     return write(tmp_path, [BASE, L1, L2], trials)
 
 
-def claim(*effects, **changes):
-    said = {"id": "id", "sentence": "A sentence.", "source": "a source"} | changes
-    return Claim(**said, test=lambda table: list(effects) or None)
+def claim(*expectations, id="id", level=0.05):
+    return Claim(id, "A sentence.", "a source", *expectations, level=level)
 
 
 # Where one interval lies
@@ -107,46 +97,95 @@ def test_the_verdict_follows_from_where_the_interval_lies(interval, expected, sa
 
 # Claims of one effect, of several, and of none
 
-YES = Effect(np.array([0.2, 0.3, 0.25]), "yes")
-NO = Effect(np.array([-0.2, -0.3, -0.25]), "no")
-MAYBE = Effect(np.array([-0.2, 0.3, 0.1]), "maybe")
-UNKNOWN = Effect(np.array([0.3]), "unknown")
+YES = expecting([0.2, 0.3, 0.25], "yes")
+NO = expecting([-0.2, -0.3, -0.25], "no")
+MAYBE = expecting([-0.2, 0.3, 0.1], "maybe")
+UNKNOWN = expecting([0.3], "unknown")
 ALONE = {"yes": "supported", "no": "refuted", "maybe": "inconclusive", "unknown": "inconclusive"}
 
 
+def effects_of(expectations, study):
+    """Every effect by itself."""
+    return [effect for expected in expectations for effect in expected.effects(study)]
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_all_effects_must_hold_and_one_that_does_not_refutes(n, table):
-    for effects in itertools.product((YES, NO, MAYBE, UNKNOWN), repeat=n):
-        alone = [ALONE[effect.measured] for effect in effects]
+def test_all_effects_must_hold_and_one_that_does_not_refutes(n, study):
+    for expectations in itertools.product((YES, NO, MAYBE, UNKNOWN), repeat=n):
+        measured = [effect.measured for effect in effects_of(expectations, study)]
+        alone = [ALONE[name] for name in measured]
         expected = "supported" if set(alone) == {"supported"} else "inconclusive"
-        found = judge(claim(*effects), table)
+        found = judge(claim(*expectations), study)
         assert found.verdict == ("refuted" if "refuted" in alone else expected)
         assert [part.verdict for part in found.parts] == alone
-        assert [part.measured for part in found.parts] == [effect.measured for effect in effects]
+        assert [part.measured for part in found.parts] == measured
 
 
-def test_a_part_holds_what_was_measured(table):
-    effect = Effect(np.array([0.1, 0.2, 0.4]), "what", (-1.0, 2.0))
-    (part,) = judge(claim(effect), table).parts
+def test_an_expectation_of_several_effects_is_a_part_for_each(study):
+    """In order, among those of the other expectations; all of them must hold."""
+    both = quantities(lambda study: {"first": [0.2, 0.3, 0.25], "second": [-0.2, -0.3, -0.25]})
+    found = judge(claim(MAYBE, both > 0, YES), study)
+    assert [part.measured for part in found.parts] == ["maybe", "first", "second", "yes"]
+    assert found.verdict == "refuted"
+
+
+def test_a_part_holds_what_was_measured(study):
+    values = np.array([0.1, 0.2, 0.4])
+    asked = claim(expecting(values, "what", (-1.0, 2.0)))
+    found = judge(asked, study)
+    assert found.claim is asked
+    (part,) = found.parts
     assert (part.measured, part.expected) == ("what", (-1.0, 2.0))
-    assert part.interval == mean_interval(effect.values, 0.95)
+    assert part.interval == mean_interval(values, 0.95)
 
 
-@pytest.mark.parametrize("effects", [None, []])
-def test_a_study_that_lacks_the_points_decides_nothing(effects, table):
-    found = judge(Claim("id", "A sentence.", "a source", lambda _: effects), table)
+def test_a_claim_that_expects_nothing_is_refused():
+    """It would be supported by every study, or by none."""
+    with pytest.raises(TypeError, match="'id' expects nothing"):
+        Claim("id", "A sentence.", "a source")
+
+
+def raising(error):
+    def read(study):
+        raise error
+
+    return quantities(read) > 0
+
+
+LACKING = [raising(Missing("no such point")), quantities(lambda study: {}) > 0]
+
+
+@pytest.mark.parametrize("lacking", LACKING, ids=["raises", "returns nothing"])
+@pytest.mark.parametrize("before", [(), (YES,), (NO,), (YES, NO)], ids=len)
+@pytest.mark.parametrize("after", [(), (YES,), (NO,)], ids=len)
+def test_a_study_that_lacks_the_points_decides_nothing(before, after, lacking, study):
+    """Those of one expectation are enough: a refuted one beside it is no verdict on the claim."""
+    asked = claim(*before, lacking, *after)
+    found = judge(asked, study)
     assert (found.verdict, found.parts) == ("inconclusive", ())
     assert evidence_in_words(found) == ["the study lacks the points"]
+    with pytest.raises(Missing):
+        asked.effects(study)
+
+
+@pytest.mark.parametrize("error", [KeyError("depth"), LookupError(), ValueError(), IndexError()])
+def test_a_mistake_in_a_claim_is_not_a_study_that_lacks_the_points(error, study):
+    with pytest.raises(type(error)):
+        judge(claim(YES, raising(error)), study)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.05, 0.01, 0.001])
-def test_the_interval_is_of_confidence_one_minus_the_level(level, table):
-    (part,) = judge(claim(YES, level=level), table).parts
-    assert part.interval == mean_interval(YES.values, 1 - level)
+def test_the_interval_is_of_confidence_one_minus_the_level(level, study):
+    (part,) = judge(claim(YES, level=level), study).parts
+    assert part.interval == mean_interval(np.array([0.2, 0.3, 0.25]), 1 - level)
 
 
-def test_a_stricter_level_can_leave_a_verdict_open(table):
-    verdicts = [judge(claim(YES, level=level), table).verdict for level in (0.05, 0.01, 0.001)]
+def test_the_level_of_a_claim_is_one_in_twenty_unless_it_says_another():
+    assert Claim("id", "A sentence.", "a source", YES).level == 0.05
+
+
+def test_a_stricter_level_can_leave_a_verdict_open(study):
+    verdicts = [judge(claim(YES, level=level), study).verdict for level in (0.05, 0.01, 0.001)]
     assert verdicts == ["supported", "inconclusive", "inconclusive"]
 
 
@@ -156,86 +195,66 @@ def test_a_stricter_level_can_leave_a_verdict_open(table):
         (POSITIVE, "(expected > 0)"),
         (NEGATIVE, "(expected < 0)"),
         ((0.5, INF), "(expected > 0.5)"),
+        ((-INF, 0.5), "(expected < 0.5)"),
         ((-0.02, 0.02), "(expected in ±0.02)"),
         ((-0.05, 0.02), "(expected in -0.05 to 0.02)"),
     ],
 )
-def test_the_evidence_says_what_was_measured_and_expected(expected, words, table):
-    effect = Effect(np.array([0.1, 0.2, 0.3]), "column: A − B", expected)
-    first, second = evidence_in_words(judge(claim(effect, YES), table))
+def test_the_evidence_says_what_was_measured_and_expected(expected, words, study):
+    effect = expecting([0.1, 0.2, 0.3], "column: A − B", expected)
+    first, second = evidence_in_words(judge(claim(effect, YES), study))
     assert first == f"column: A − B = 0.20 ± 0.25 {words}, n = 3"
     assert second.startswith("yes = 0.25 ± 0.12 (expected > 0)")
 
 
-# Effects of a table
+# Remarks
+
+REMARK = "the sentence is about infinitely many examples."
 
 
-def test_a_difference_is_restart_by_restart_and_named_by_its_methods(table):
-    effect = difference(table, SPARSE, "l1", selection.chosen(table, ["base"]), (0.1, 0.9))
-    assert effect.measured == f"{SPARSE}: L1 − baseline"
-    assert effect.expected == (0.1, 0.9)
-    assert effect.values == pytest.approx([0.51, 0.49, 0.52, 0.48])
+@pytest.mark.parametrize("expectations", [(YES,), (YES, NO), (LACKING[0],)], ids=len)
+def test_a_remark_is_the_last_line_of_the_evidence(expectations, study):
+    asked = claim(*expectations)
+    plain = evidence_in_words(judge(asked, study))
+    for remarks in (None, {}, {"id": ""}, {"another": REMARK}):
+        (found,) = judge_all([asked], study, remarks)
+        assert found.remark == ""
+        assert evidence_in_words(found) == plain
+    (found,) = judge_all([asked], study, {"another": "no", "id": REMARK})
+    assert evidence_in_words(found) == [*plain, f"Why: {REMARK}"]
 
 
-def test_two_points_of_one_method_are_named_by_themselves(tmp_path):
-    table = write(tmp_path, POINTS, random_trials())
-    effect = difference(table, "l2_norm", "l2=1", "l2=0.1")
-    assert effect.measured == "l2_norm: l2=1 − l2=0.1"
+def test_a_remark_is_on_one_claim_and_changes_no_verdict(study):
+    asked = [claim(YES, id="first"), claim(NO, id="second"), claim(MAYBE, LACKING[1], id="third")]
+    plain = judge_all(asked, study)
+    remarked = judge_all(asked, study, {"second": REMARK})
+    assert [found.claim for found in remarked] == asked
+    assert [found.verdict for found in plain] == ["supported", "refuted", "inconclusive"]
+    assert [found.remark for found in remarked] == ["", REMARK, ""]
+    for first, second in zip(plain, remarked, strict=True):
+        assert (first.verdict, first.parts) == (second.verdict, second.parts)
 
 
-def test_between_compares_methods_as_validation_chooses_them(tmp_path):
-    """Among the points with the settings that it names, and on no others."""
-    table = write(tmp_path, POINTS, random_trials())
-    (effect,) = between("l2_norm", "L2", "baseline", NEGATIVE, model="mlp")(table)
-    expected = table.differences(selection.chosen(table, ["l2=0.1", "l2=1"]), "base", "l2_norm")
-    np.testing.assert_array_equal(effect.values, expected)
-    assert effect.expected == NEGATIVE
-    (linear,) = between("l2_norm", "L2", "baseline", model="linear")(table)
-    np.testing.assert_array_equal(
-        linear.values, table.differences("linear l2=0.1", "linear", "l2_norm")
-    )
-    for lacking in (
-        between("l2_norm", "L3", "baseline", model="mlp"),
-        between("l2_norm", "L2", "L3", model="mlp"),
-        between("no_such_column", "L2", "baseline", model="mlp"),
-        between("l2_norm", "L2", "baseline", model="none"),
-    ):
-        assert lacking(table) is None
+# Claims of an experiment
 
 
-def test_every_needs_the_points_of_every_test(table):
-    both = every(lambda t: [YES], lambda t: [NO, MAYBE])
-    assert both(table) == [YES, NO, MAYBE]
-    assert every(lambda t: [YES], lambda t: None)(table) is None
-
-
-def test_a_diverged_trial_counts_with_the_worst_in_a_claim_too(tmp_path):
-    trials = series(BASE, test_loss=[0.5, 0.6, 0.9]) + series(L2, test_loss=[0.1, 0.1, 0.1])
-    trials[-1]["status"] = "diverged"
-    table = write(tmp_path, [BASE, L2], trials)
-    assert difference(table, "test/loss", "l2", "base").values == pytest.approx([-0.4, -0.5, 0.0])
-
-
-def test_equal_tables_give_equal_verdicts(table, tmp_path):
-    again = write(tmp_path / "again", [BASE, L1, L2], table.trials.to_dict("records"))
-    for first, second in zip(judge_all(CLAIMS, table), judge_all(CLAIMS, again), strict=True):
+def test_equal_studies_give_equal_verdicts(study, tmp_path):
+    again = write(tmp_path / "again", [BASE, L1, L2], study.trials.to_dict("records"))
+    for first, second in zip(judge_all(CLAIMS, study), judge_all(CLAIMS, again), strict=True):
         assert first.verdict == second.verdict
         assert evidence_in_words(first) == evidence_in_words(second)
 
 
-def test_a_claim_cannot_change_what_it_is_judged_by(table):
-    """It gets the table alone; judging twice, in any order, is the same."""
-    first = judge_all(CLAIMS, table)
-    again = judge_all(CLAIMS[::-1], table)[::-1]
+def test_a_claim_cannot_change_what_it_is_judged_by(study):
+    """It gets the study alone; judging twice, in any order, is the same."""
+    first = judge_all(CLAIMS, study)
+    again = judge_all(CLAIMS[::-1], study)[::-1]
     assert [found.verdict for found in first] == [found.verdict for found in again]
     assert list(map(evidence_in_words, first)) == list(map(evidence_in_words, again))
 
 
-# The claims of the regularization study
-
-
-def test_the_claims_of_the_regularization_study(table):
-    verdicts = {found.claim.id: found.verdict for found in judge_all(CLAIMS, table)}
+def test_the_claims_of_the_regularization_study(study):
+    verdicts = {found.claim.id: found.verdict for found in judge_all(CLAIMS, study)}
     assert verdicts["l1-is-sparse"] == "supported"
     assert verdicts["l2-is-even"] == "supported"
     assert verdicts["l1-generalizes"] == "refuted"

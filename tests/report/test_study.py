@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablax.errors import UserError
+from ablax.errors import Missing, UserError
 from ablax.report import selection
 from ablax.report.study import Chosen, Rung, Study
 from ablax.rundir.store import Store
@@ -27,6 +27,7 @@ from tests.report.runs import (
     series,
     trial,
     write,
+    write_curves,
 )
 
 
@@ -106,7 +107,8 @@ def test_selection_looks_at_validation_alone(tmp_path):
 def test_selection_goes_by_the_objectives_direction(objective, values, best, tmp_path):
     ((column, (base, weak)),) = values.items()
     trials = [trial(BASE, 0, **{column: base}), trial(WEAK, 0, **{column: weak})]
-    assert write(tmp_path, [BASE, WEAK], trials, objective=objective).best().point == best
+    study = write(tmp_path, [BASE, WEAK], trials, objective=objective)
+    assert selection.best(study).point == best
 
 
 def chosen_by_the_others(trials, points, sign):
@@ -194,7 +196,8 @@ def test_a_restart_has_no_part_in_what_diverged_trials_of_others_count_as(tmp_pa
 
 def test_one_restart_chooses_for_itself(tmp_path):
     trials = [trial(BASE, 3, valid_loss=0.9), trial(WEAK, 3, valid_loss=0.3)]
-    assert write(tmp_path, [BASE, WEAK], trials).best() == Chosen("l2=0.1", {3: "l2=0.1"})
+    study = write(tmp_path, [BASE, WEAK], trials)
+    assert selection.best(study) == Chosen("l2=0.1", {3: "l2=0.1"})
 
 
 def test_a_choice_has_no_value_at_a_restart_that_its_point_lacks(tmp_path):
@@ -289,6 +292,33 @@ def test_differences_pair_equal_restarts(tmp_path):
     assert found.n == 3
     assert found.estimate == pytest.approx((0.4 + 0.1 + 0.3) / 3)
     np.testing.assert_allclose([found.low, found.high], expected.confidence_interval(), rtol=1e-9)
+
+
+def test_what_the_study_lacks_is_missing(tmp_path):
+    """Wherever it is looked up: claims and figures catch that one error."""
+    trials = random_trials()
+    write(tmp_path, POINTS, trials)
+    write_curves(tmp_path, trials)
+    study = Study(tmp_path)
+    choice = selection.chosen(study, ["base"])
+    for lookup in (
+        lambda: study.of("gone"),
+        lambda: study.values("gone", "l2_norm"),
+        lambda: study.values("base", "gone"),
+        lambda: study.values(choice, "gone"),
+        lambda: study.interval("base", "gone"),
+        lambda: study.differences("base", "gone", "l2_norm"),
+        lambda: study.curve("gone", "valid/loss"),
+        lambda: study.curve("base", "gone"),
+        lambda: study.curve(choice, "gone"),
+        lambda: study.largest("gone"),
+        lambda: study.array("gone"),
+        lambda: selection.methods(study)["gone"],
+        lambda: selection.methods(study, model="gone")["L2"],
+        lambda: selection.along(study, "l2")[7.0],
+    ):
+        with pytest.raises(Missing, match=r"gone|'L2'|7\.0"):
+            lookup()
 
 
 def test_measures_are_no_settings_and_no_metrics(table):
@@ -509,13 +539,13 @@ def test_a_baseline_that_was_dropped_is_not_replaced_by_another_models(tmp_path)
 
 def test_arrays_of_a_running_study_are_read_from_its_parts(tmp_path):
     a = point("a", "baseline")
-    table = write(tmp_path, [a], [trial(a, 0), trial(a, 1)])
-    with pytest.raises(UserError, match="holds no array 'weights'"):
-        table.array("weights")
+    study = write(tmp_path, [a], [trial(a, 0), trial(a, 1)])
+    with pytest.raises(Missing, match="kept no array 'weights'"):
+        study.array("weights")
     store = Store(tmp_path)
     store.append_array("weights", ["a/0"], np.ones((1, 2, 3), np.float32))
     store.append_array("weights", ["a/1"], np.full((1, 2, 3), 2, np.float32))
-    assert {name: array.sum() for name, array in table.array("weights").items()} == {
+    assert {name: array.sum() for name, array in study.array("weights").items()} == {
         "a/0": 6,
         "a/1": 12,
     }
@@ -537,7 +567,7 @@ def test_a_method_on_several_baselines_is_chosen_among_all_of_them(tmp_path):
             for one, loss in zip(pair, (plain, better), strict=True)
             for r in range(3)
         ]
-    methods = write(tmp_path, points, trials).methods(model="mlp")
+    methods = selection.methods(write(tmp_path, points, trials), model="mlp")
     assert {name: choice.point for name, choice in methods.items()} == {
         "baseline": "lr=1",
         "L2": "l2=0.1 lr=1",

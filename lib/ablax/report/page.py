@@ -189,7 +189,7 @@ def evidence(study: Study, rows: Sequence[Row]) -> list[Evidence]:
     metric = f"test/{study.headline.name}"
     columns = ("trial", "point", "restart", "status", "steps", metric)
     raw = study.trials.set_index("trial")[metric]  # not as ranked: as measured
-    lists = []
+    behind = []
     for anchor, title, trials in lists:
         cells = [
             (*(str(row[c]) for c in columns[:-1]), f"{raw[row['trial']]:.6g}")
@@ -197,8 +197,8 @@ def evidence(study: Study, rows: Sequence[Row]) -> list[Evidence]:
         ]
         if len(trials) > MOST_TRIALS:
             title += f": the first {MOST_TRIALS} of {len(trials):,} (all are in trials.parquet)"
-        lists.append(Evidence(anchor, title, columns, cells))
-    return lists
+        behind.append(Evidence(anchor, title, columns, cells))
+    return behind
 
 
 def _markdown(
