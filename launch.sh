@@ -78,7 +78,6 @@ export PYTHONPATH="$root/lib:$root${PYTHONPATH:+:$PYTHONPATH}"
 if [ "${1:-}" = test ]; then
   shift
   cd "$root"
-  # Two workers; --all adds the tests marked slow.
-  exec "$python" -m pytest -n 2 --dist loadgroup "$@"
+  exec "$python" -m pytest "$@"
 fi
 exec "$python" -m experiments "$@"

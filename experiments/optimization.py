@@ -2,12 +2,10 @@
 
 The same network learns digits for twenty epochs by batches of all sizes, at learning rates from
 far too small to far too large, with rates that decay in five ways, with momentum, Nesterov's
-momentum, and Adam. The rates of every method are as close to each other, and the training loss
-(that of the other restarts) chooses: the question is how far descent gets, not how well it
-generalizes.
+momentum, and Adam. Of the rates of a method, as close to each other for all, the training loss
+chooses: the question is how far descent gets, not how well it generalizes.
 
-Source: course notes, "Batch Gradient Descent" to "Momentum"; Sutskever et al. 2013 for Nesterov's
-momentum.
+Source: course notes, "Batch Gradient Descent" to "Momentum"; Sutskever et al. 2013 (Nesterov).
 
 Command: ./launch.sh optimization              (about three minutes on 2 CPU cores)
 
@@ -17,11 +15,8 @@ the gradient is exact; decay does not, each method at its best rate.
 
 import dataclasses
 import itertools
-from collections import Counter
+from contextlib import suppress
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 import ablax as ax
 from ablax import grid, plot
@@ -29,7 +24,6 @@ from ablax.optimizers import OPTIMIZERS, optimizer
 from ablax.schedules import SCHEDULES, schedule
 
 EXAMPLES, EPOCHS, BATCH = 1024, 20, 32
-BATCHES = (4, 32, 256, EXAMPLES)
 CLIFF = tuple(2.0**n for n in range(-10, 6))
 RATES = tuple(2.0**n for n in range(-7, 2))
 SMALL_RATES = tuple(2.0**n for n in range(-12, -3))
@@ -38,6 +32,7 @@ MOMENTA = (0.5, 0.9, 0.95, 0.99)
 DECAYING = [name for name in SCHEDULES if name != "constant"]
 FULL = "all at once"
 TIMED = f"{FULL}, for as long"  # for as many epochs as take the time of the small batches
+BATCHES = {4: "batches of 4", BATCH: "constant", 256: "batches of 256", EXAMPLES: FULL}
 
 
 class Config(ax.BaseConfig):
@@ -63,17 +58,6 @@ PRESETS = {
 }
 
 
-def batch_group(batch: int) -> str:
-    return FULL if batch == EXAMPLES else f"batches of {batch}"
-
-
-def rates_of(name: str) -> tuple[float, ...]:
-    """Each twice the last, for all methods: none is tuned more finely than another."""
-    if name.startswith(f"{FULL}, "):  # compared with each other alone
-        return RATES[3:]
-    return CLIFF if name == "constant" else SMALL_RATES if name in SMALL else RATES
-
-
 def points(config: Config) -> list[grid.Setting]:
     steps = max(ax.values(config.steps))
     if steps < EPOCHS:
@@ -82,25 +66,22 @@ def points(config: Config) -> list[grid.Setting]:
     long = {"batch_size": EXAMPLES, **epochs(20 * n, EXAMPLES)}
     methods: dict[str, dict[str, Any]] = {
         "constant": {},
-        **{batch_group(b): {"batch_size": b, **epochs(n, b)} for b in BATCHES if b != BATCH},
+        **{name: {"batch_size": b, **epochs(n, b)} for b, name in BATCHES.items() if b != BATCH},
         TIMED: long,
         **{f"momentum {beta:g}": {"momentum": beta} for beta in MOMENTA},
         **{f"nesterov {beta:g}": {"momentum": beta, "optimizer": "nesterov"} for beta in MOMENTA},
         **{name: {"schedule": name} for name in DECAYING},
         "adam": {"optimizer": "adam", "momentum": 0.9},
-        **{noisy(name): {"schedule": name, "label_noise": 0.2} for name in SCHEDULES},
+        **{f"{s}, random labels": {"schedule": s, "label_noise": 0.2} for s in SCHEDULES},
     }
     for name, beta in itertools.product(("momentum", "nesterov"), MOMENTA):
         methods[f"{FULL}, {name} {beta:g}"] = {"optimizer": name, "momentum": beta, **long}
-    rows = {
-        name: [change | {"learning_rate": rate} for rate in rates_of(name)]
-        for name, change in methods.items()
-    }
+    rows = {}
+    for name, change in methods.items():  # none is tried at rates closer to each other than 2
+        rates = CLIFF if name == "constant" else SMALL_RATES if name in SMALL else RATES
+        rates = rates[3:] if name.startswith(f"{FULL}, ") else rates
+        rows[name] = [change | {"learning_rate": rate} for rate in rates]
     return grid.table(config, grid.rows({}, rows))
-
-
-def noisy(name: str) -> str:
-    return f"{name}, random labels"
 
 
 def task(config: Config) -> ax.Task:
@@ -128,9 +109,9 @@ def task(config: Config) -> ax.Task:
     )
 
     def view(trial, data):
-        """Validate on the training split: the rates are chosen by how far descent gets."""
+        """The data, validated on the training split: how far descent gets chooses its rate."""
         arrays = usual.view(trial, data)
-        return {**arrays, "valid": arrays["train"]}
+        return arrays | {"valid": arrays["train"]}
 
     return dataclasses.replace(usual, view=view, objective=None)
 
@@ -145,58 +126,49 @@ def cliff_figure(study: ax.Study):
 
     momenta = ax.selection.along(study, "momentum", **plain, optimizer="momentum")
     lines = {f"momentum {b:g}": line(optimizer="momentum", momentum=b) for b in momenta}
-    caption = (
-        "Too small a rate is slow; too large a rate falls off a cliff. Momentum β moves both to "
-        "rates about 1 − β times as large."
-    )
-    figure = plot.interval_panels(
-        {"": lines | {"adam": line(optimizer="adam")}}, caption, width=6.4
-    )
+    lines["adam"] = line(optimizer="adam")
+    caption = "Too small a rate is slow, too large a one diverges; momentum β scales both by 1 − β."
+    figure = plot.interval_panels({"": lines}, caption, width=6.4)
     figure.axes[0].set(xscale="log", xlabel="learning rate")
     figure.axes[0].set(yscale="log", ylabel="training loss at the end")
     return figure
 
 
-def seconds_per_step(study: ax.Study) -> dict[int, float]:
-    """{batch size: seconds that a step of one trial of plain descent took}, over all launches."""
-    if study.timings.empty:
-        raise ax.Missing("no launch has ended")
-    clock = study.timings[study.timings["what"] == "seconds training"]
-    seconds, steps = Counter(), Counter()
-    for name, program in study.manifest["provenance"]["programs"].items():
-        statics, values = program["statics"], clock.loc[clock["program"] == name, "value"]
-        plain = (statics["optimizer"], statics["schedule"]) == ("momentum", "constant")
-        if plain and len(values):
-            points = study.among(**statics)
-            seconds[statics["batch_size"]] += values.sum()
-            steps[statics["batch_size"]] += sum(study.numbers(p, "steps").sum() for p in points)
-    return {batch: seconds[batch] / steps[batch] for batch in steps}
+def seconds_per_step(study: ax.Study, batch: int) -> float:
+    """Seconds that a step of one trial of plain descent took, over all launches of the study."""
+    plain = {"optimizer": "momentum", "schedule": "constant", "batch_size": batch}
+    programs = study.manifest["provenance"]["programs"].items()
+    names = [name for name, program in programs if plain.items() <= program["statics"].items()]
+    clock = study.timings.reindex(
+        columns=["program", "what", "value"]
+    )  # empty before a launch ends
+    times = clock.loc[clock["program"].isin(names) & (clock["what"] == "seconds training"), "value"]
+    if times.empty:
+        raise ax.Missing(f"plain descent by batches of {batch} was not timed")
+    return float(times.sum() / sum(study.numbers(p, "steps").sum() for p in study.among(**plain)))
 
 
-def batch_curves(study: ax.Study) -> dict[str, tuple[np.ndarray, np.ndarray, pd.DataFrame]]:
-    """{group: (epochs, seconds, evaluations × restarts of the training loss)} by size of batch."""
-    methods, cost, curves = ax.selection.methods(study), seconds_per_step(study), {}
-    for name, batch in ({batch_group(b): b for b in BATCHES} | {TIMED: EXAMPLES}).items():
-        point = methods.get("constant" if batch == BATCH else name)
-        if point and batch in cost:
-            losses = study.curve(point, "train/loss").astype(np.float64)
-            losses.columns = study.of(point)["restart"]
-            steps = losses.index.to_numpy()
-            curves[name] = steps * batch / EXAMPLES, steps * cost[batch], losses
-    return curves
+def curve_of(study: ax.Study, method: str, batch: int):
+    """(epochs, seconds, evaluations × restarts of the training loss) of a method."""
+    point = ax.selection.methods(study)[method]
+    losses = study.curve(point, "train/loss").astype(float)
+    losses = losses.set_axis(study.of(point)["restart"].to_numpy(), axis=1)
+    steps = losses.index.to_numpy()
+    return steps * batch / EXAMPLES, steps * seconds_per_step(study, batch), losses
 
 
 def batches_figure(study: ax.Study):
     """Training loss against epochs and against time, by the size of the batch."""
-    curves = batch_curves(study)
-    if len(curves) < 2:
-        raise ax.Missing("fewer than two sizes of batches")
     figure, axes = plot.panels(2, width=5.2, sharey=True)
-    for number, (name, (epochs, seconds, losses)) in enumerate(curves.items()):
-        means = [ax.statistics.mean_interval(row) for row in losses.to_numpy()]
-        look = {"number": number, "alpha": 0.2, "label": name.replace(FULL, "full batch")}
-        plot.shaded(axes[0], epochs, means, **look)
-        plot.shaded(axes[1], 1e3 * seconds, means, **look)
+    for number, (batch, method) in enumerate([*BATCHES.items(), (EXAMPLES, TIMED)]):
+        with suppress(ax.Missing):
+            epochs, seconds, losses = curve_of(study, method, batch)
+            means = [ax.statistics.mean_interval(row) for row in losses.to_numpy()]
+            label = (
+                f"batches of {batch}" if batch < EXAMPLES else method.replace(FULL, "full batch")
+            )
+            for panel, x in zip(axes, (epochs, 1e3 * seconds), strict=True):
+                plot.shaded(panel, x, means, number=number, alpha=0.2, label=label)
     for panel, label in zip(axes, ("epochs", "milliseconds a network, in this study"), strict=True):
         panel.set(xlabel=label, ylabel="training loss", xscale="log", yscale="log")
     plot.legend(axes[0])
@@ -222,10 +194,7 @@ FIGURES = {"cliff": cliff_figure, "batches": batches_figure, "methods": methods_
 @ax.quantities
 def lead_at_equal_time(study: ax.Study):
     """The loss of small batches less that of the full batch, when both have had the same time."""
-    curves = batch_curves(study)
-    if not {batch_group(BATCH), TIMED} <= curves.keys():
-        raise ax.Missing("small batches and the full batch were not both timed")
-    both = [curves[name] for name in (batch_group(BATCH), TIMED)]
+    both = [curve_of(study, "constant", BATCH), curve_of(study, TIMED, EXAMPLES)]
     budget = min(seconds[-1] for _, seconds, _ in both) * (1 + 1e-9)
     small, full = (losses[seconds <= budget].iloc[-1] for _, seconds, losses in both)
     return {f"train/loss after equal time: batches of {BATCH} − full batch": small - full}
@@ -235,16 +204,13 @@ NOTES = "course notes, Stochastic Gradient Descent"
 RATE = "course notes, Learning Rate Decay"
 MOMENTUM = "course notes, Momentum"
 loss = ax.column("train/loss")
-loss_at = ax.column("train/loss", by="learning_rate", group="constant")
-too_small, too_large = (loss_at[rate] - loss["constant"] for rate in (CLIFF[0], CLIFF[-1]))
+at_rate = ax.column("train/loss", by="learning_rate", group="constant")
 CLAIMS = [
     ax.Claim(
         "stochastic-beats-batch-at-equal-epochs",
         "At equal epochs many inexact steps get further than few exact ones.",
         NOTES,
-        loss["constant"] < loss[FULL],
-        loss["batches of 4"] < loss[FULL],
-        loss["batches of 256"] < loss[FULL],
+        *(loss[name] < loss[FULL] for name in ("constant", "batches of 4", "batches of 256")),
     ),
     ax.Claim(
         "stochastic-beats-batch-at-equal-time",
@@ -256,13 +222,13 @@ CLAIMS = [
         "too-small-a-rate-is-slow",
         "With too small a learning rate, descent is slow.",
         RATE,
-        too_small.named(f"train/loss: rate {CLIFF[0]:g} (too small) − best rate") > 0,
+        (at_rate[CLIFF[0]] - loss["constant"]).named("train/loss: smallest − best rate") > 0,
     ),
     ax.Claim(
         "too-large-a-rate-overshoots",
         "With too large a learning rate, descent misses the minimum.",
         RATE,
-        too_large.named(f"train/loss: rate {CLIFF[-1]:g} (too large) − best rate") > 0,
+        (at_rate[CLIFF[-1]] - loss["constant"]).named("train/loss: largest − best rate") > 0,
     ),
     ax.Claim(
         "decay-helps",
@@ -272,9 +238,9 @@ CLAIMS = [
     ),
     ax.Claim(
         "decay-helps-with-random-labels",
-        "With a fifth of the labels random, a rate that decreases gets further than a constant one.",
+        "With a fifth of the labels random, a decreasing rate gets further than a constant one.",
         RATE,
-        *(loss[noisy(name)] < loss[noisy("constant")] for name in DECAYING),
+        *(loss[f"{s}, random labels"] < loss["constant, random labels"] for s in DECAYING),
     ),
     ax.Claim(
         "momentum-speeds-descent",

@@ -410,10 +410,11 @@ def test_the_figures_show_both_errors_and_the_deeper_networks(smoke, deeper):
         assert list(drawn) == ["usable", "shrinking"]
         panel, names = legend_of(drawn["usable"])
         assert names == ["mean of squared errors", "sum of squared errors"]
-        for error, line in zip((MEAN, SUM), panel.get_lines()[::3], strict=False):
+        for error, (line, *_) in zip((MEAN, SUM), panel.containers, strict=True):
             rates = usable_by_hand(smoke, error)
-            np.testing.assert_allclose(line.get_xdata(), SIZES)
-            np.testing.assert_allclose(line.get_ydata(), [of_m.mean() for of_m in rates.values()])
+            np.testing.assert_allclose(line.get_xdata(orig=False), SIZES)
+            means = [of_m.mean() for of_m in rates.values()]
+            np.testing.assert_allclose(line.get_ydata(orig=False), means)
         _, names = legend_of(drawn["shrinking"])
         assert set(names) == {"2 layers, trained", "a quarter a layer"}
         _, names = legend_of(backpropagation.shrinking_figure(deeper))

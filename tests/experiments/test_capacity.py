@@ -9,6 +9,8 @@ import pytest
 
 from ablax.data import load, split
 from ablax.data.order import epoch_rows
+from ablax.errors import Missing
+from ablax.report import plot
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -113,44 +115,54 @@ def test_every_trial_is_there_once(smoke):
 # The width that fits
 
 
-def fitting(smoke, accuracies: dict[tuple[int, float], float]) -> Study:
-    """The smoke table, with training accuracies (of width and noise) of our own."""
-    table = Study(smoke)
-    rows = table.trials.copy()
+def with_accuracies(smoke, accuracies: dict[tuple[int, float], float]) -> Study:
+    """The smoke study, with training accuracies (of width and noise) of our own."""
+    study = Study(smoke)
+    rows = study.trials.copy()
     for (width, noise), value in accuracies.items():
         here = (rows["width"] == width) & np.isclose(rows["label_noise"], noise)
         assert here.sum() == 3
         rows.loc[here, "train/accuracy"] = np.float32(value) + np.float32([-0.002, 0.0, 0.002])
-    table.trials = rows
-    return table
+    study.trials = rows
+    return study
 
 
 def test_points_are_found_by_width_narrow_to_wide(smoke):
-    table = Study(smoke)
-    for noise in (0.0, 0.4):
-        found = capacity.by_width(table, noise)
-        assert list(found) == [2, 8, 16]
-        for width, point in found.items():
-            setting = table.settings[point.point]
+    study = Study(smoke)
+    lines = capacity.by_width(study)
+    assert list(lines) == [0.0, 0.4]
+    for noise, line in lines.items():
+        assert list(line) == [2, 8, 16]
+        for width, point in line.items():
+            setting = study.settings[point.point]
             assert (setting["width"], setting["label_noise"]) == (width, noise)
-    assert capacity.by_width(table, 0.2) == {}
-    assert capacity.noises(table) == [0.0, 0.4]
+    with pytest.raises(Missing):
+        capacity.line(study, "width", label_noise=0.2)
+    with pytest.raises(Missing):
+        capacity.by_width(study, least=4)
 
 
 def test_other_depths_and_sizes_are_left_out(tmp_path):
     base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
     others = [{"width": 4, "depth": 2}, {"train_size": 50}, {"width": 128}, {"width": 2}]
-    table = made_up(tmp_path, [base, *(base | other for other in others)])
-    found = capacity.by_width(table, 0.0)
-    assert {width: point.point for width, point in found.items()} == {2: "4", 64: "0", 128: "3"}
-    assert list(found) == [2, 64, 128]
+    study = made_up(tmp_path, [base, *(base | other for other in others)])
+    line = capacity.by_width(study)[0.0]
+    assert {width: point.point for width, point in line.items()} == {2: "4", 64: "0", 128: "3"}
+    assert list(line) == [2, 64, 128]
 
 
-def test_the_threshold_is_the_least_width_that_fits(smoke):
-    assert capacity.threshold(fitting(smoke, {(16, 0.4): 1.0}), 0.4) == 16
-    assert capacity.threshold(fitting(smoke, {(8, 0.4): FITS + 1e-4, (16, 0.4): 1.0}), 0.4) == 8
-    assert capacity.threshold(fitting(smoke, {(8, 0.4): FITS - 0.001, (16, 0.4): 0.9}), 0.4) is None
-    assert capacity.threshold(fitting(smoke, {(2, 0.0): 1.0}), 0.4) is None
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({(16, 0.4): 1.0}, 16),
+        ({(8, 0.4): FITS + 1e-4, (16, 0.4): 1.0}, 8),
+        ({(8, 0.4): FITS - 0.001, (16, 0.4): 0.9}, None),
+        ({(2, 0.0): 1.0}, None),
+    ],
+)
+def test_the_least_width_that_fits(smoke, accuracies, expected):
+    study = with_accuracies(smoke, accuracies)
+    assert capacity.fitting(study, capacity.by_width(study)[0.4]) == expected
 
 
 # The points
@@ -216,7 +228,7 @@ ALL_NOISES = {"too-small-underfits", "too-large-overfits"}
 def full(smoke):
     """The smoke table, as if the middle width fitted, and with a fifth of the labels random."""
     fits = {(8, noise): 0.995 for noise in (0.0, 0.4)} | {(16, noise): 1.0 for noise in (0.0, 0.4)}
-    table = fitting(smoke, fits)
+    table = with_accuracies(smoke, fits)
     rows = table.trials
     fifth = rows[np.isclose(rows["label_noise"], 0.4)].copy()
     fifth["label_noise"] = 0.2
@@ -269,23 +281,29 @@ def test_the_deepest_is_compared_with_the_shallowest(tmp_path):
     base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
     changes = [{}, {"depth": 4}, {"depth": 2}, {"depth": 8, "width": 2},
                {"depth": 8, "label_noise": 0.2}, {"depth": 8, "train_size": 50}]  # fmt: skip
-    table = made_up(tmp_path / "all", [base | change for change in changes])
-    (effect,) = capacity.deeper(table)
-    deep, shallow = (table.numbers(point, "test/loss") for point in ("1", "0"))
+    study = made_up(tmp_path / "all", [base | change for change in changes])
+    (effect,) = effects(capacity, "deeper-overfits-more", study)
+    deep, shallow = (study.numbers(point, "test/loss") for point in ("1", "0"))
     np.testing.assert_allclose(effect.values, deep - shallow)
     assert effect.measured == "test/loss: 4 − 1 hidden layers"
-    assert capacity.deeper(made_up(tmp_path / "one", [base, base | changes[3]])) is None
+    assert effect.expected == POSITIVE
+    alone = made_up(tmp_path / "one", [base, base | changes[3]])
+    with pytest.raises(Missing):
+        effects(capacity, "deeper-overfits-more", alone)
 
 
 def test_gaps_of_few_and_many_examples_are_compared(tmp_path):
     sizes = [{"group": f"{n} examples", "train_size": n} for n in (50, 400, 1000)]
-    table = made_up(tmp_path / "all", sizes)
-    (effect,) = capacity.more_examples(table)
-    rows = table.trials.assign(gap=table.trials["train/accuracy"] - table.trials["test/accuracy"])
+    study = made_up(tmp_path / "all", sizes)
+    (effect,) = effects(capacity, "more-examples-less-overfitting", study)
+    rows = study.trials.assign(gap=study.trials["train/accuracy"] - study.trials["test/accuracy"])
     few, many = (rows[rows["train_size"] == n]["gap"].to_numpy() for n in (50, 1000))
     np.testing.assert_allclose(effect.values, few - many)
     assert effect.expected == POSITIVE
-    assert capacity.more_examples(made_up(tmp_path / "two", sizes[:2])) is None
+    assert effect.measured == "train − test accuracy: 50 − 1000 examples"
+    two = made_up(tmp_path / "two", sizes[:2])
+    with pytest.raises(Missing):
+        effects(capacity, "more-examples-less-overfitting", two)
 
 
 def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
@@ -299,12 +317,31 @@ def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
 
 
 def test_the_figures_have_a_column_for_every_noise(smoke):
-    drawn = capacity.figures(Study(smoke))
-    titles = [axes.get_title() for axes in drawn["width"].axes if axes.has_data()]
-    assert len(titles) == 2 * 2
-    assert all("0%" in title for title in titles)
-    assert "depth_and_examples" not in drawn, "of one depth there is no line"
-    shown = [axes for axes in drawn["complexity"].axes if axes.has_data()]
-    assert len(shown) == 3, "narrow, middle and wide"
+    study = Study(smoke)
+    assert list(capacity.FIGURES) == ["width", "complexity", "depth_and_examples"]
+    with plot.style():
+        panels = [axes for axes in capacity.width_figure(study).axes if axes.has_data()]
+        titles = [panel.get_title() for panel in panels]
+        assert titles == 2 * ["0% of labels random", "40% of labels random"]
+        for panel in panels:
+            assert len(panel.containers) == 2, "training and test"
+        shown = [axes for axes in capacity.complexity_figure(study).axes if axes.has_data()]
+        assert len(shown) == 3, "narrow, middle and wide"
+        with pytest.raises(Missing, match="depth"):  # of one depth there is no line
+            capacity.gap_figure(study)
     assert (smoke / "report" / "width.png").exists()
     assert (smoke / "report" / "complexity.svg").exists()
+    assert not (smoke / "report" / "depth_and_examples.png").exists()
+
+
+def test_depths_and_sizes_are_drawn_where_there_are_several(tmp_path):
+    base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
+    changes = [{}, {"depth": 4}, {"depth": 2}, {"train_size": 50}, {"depth": 8, "width": 2}]
+    study = made_up(tmp_path, [base | change for change in changes])
+    with plot.style():
+        panels = capacity.gap_figure(study).axes
+        assert [list(panel.get_xticks()) for panel in panels] == [[1, 2, 4], [50, 200]]
+        for panel, points in zip(panels, (("0", "2", "1"), ("3", "0")), strict=True):
+            for bars, split in zip(panel.containers, ("train", "test"), strict=True):
+                means = [study.numbers(point, f"{split}/accuracy").mean() for point in points]
+                np.testing.assert_allclose(bars.lines[0].get_ydata(), means)

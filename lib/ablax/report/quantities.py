@@ -69,6 +69,7 @@ class Name(NamedTuple):
     of: str = ""
     where: str = ""
     joined: bool = False  # of two others
+    point: str = ""  # that these numbers are of, where there are some for each point
 
     def __str__(self) -> str:
         return (f"{self.what}: {self.of}" if self.of else self.what) + self.where
@@ -100,7 +101,10 @@ class Quantity:
         name = Name(what)
 
         def read(study: Study) -> Reading:
-            (values,) = self.read(study).values()
+            reading = self.read(study)
+            if not reading:
+                raise Missing(f"the study has no point for {self.name}")
+            (values,) = reading.values()
             return {name: values}
 
         return Quantity(name, read, self.share, self.fields)
@@ -118,7 +122,10 @@ class Quantity:
         return self._with(other, "/", lambda a, b: a / b)
 
     def __neg__(self) -> Quantity:
-        return (self * -1.0).named(f"−({self.name})")
+        def read(study: Study) -> Reading:
+            return {Name(f"−({n})", point=n.point): v * -1.0 for n, v in self.read(study).items()}
+
+        return Quantity(Name(f"−({self.name})"), read, fields=self.fields)
 
     def __gt__(self, other: Quantity | float) -> Expectation:
         if isinstance(other, Quantity):
@@ -141,7 +148,8 @@ class Quantity:
             number = float(other)
 
             def with_number(name: Name) -> Name:
-                return Name(f"{_bracketed(name)} {sign} {number:g}", joined=True)
+                text = f"{_bracketed(name)} {sign} {number:g}"
+                return Name(text, joined=True, point=name.point)
 
             def scaled(study: Study) -> Reading:
                 return {with_number(n): join(v, number) for n, v in self.read(study).items()}
@@ -150,6 +158,8 @@ class Quantity:
 
         def read(study: Study) -> Reading:
             mine, theirs = self.read(study), other.read(study)
+            if [name.point for name in mine] != [name.point for name in theirs]:
+                raise Missing(f"{self.name} and {other.name} are not of the same points")
             return {
                 _joined(a, sign, b): _by_restart(join, mine[a], theirs[b])
                 for a, b in zip(mine, theirs, strict=True)
@@ -170,7 +180,7 @@ def _joined(a: Name, sign: str, b: Name) -> Name:
     """
     if a.of and b.of and (a.what, a.where) == (b.what, b.where) and not (a.joined or b.joined):
         return Name(a.what, f"{a.of} {sign} {b.of}", a.where, joined=True)
-    return Name(f"{_bracketed(a)} {sign} {_bracketed(b)}", joined=True)
+    return Name(f"{_bracketed(a)} {sign} {_bracketed(b)}", joined=True, point=a.point)
 
 
 def _bracketed(name: Name) -> str:
@@ -263,7 +273,8 @@ class Column:
 
         def read(study: Study) -> Reading:
             values = {p: study.values(p, self.name) for p in study.among(**(self.where or {}))}
-            return {Name(f"{what}, {p}"): v for p, v in values.items() if not v.isna().any()}
+            complete = {p: v for p, v in values.items() if not v.isna().any()}
+            return {Name(f"{what}, {p}", point=p): v for p, v in complete.items()}
 
         return Quantity(Name(what), read, self.share, self._fields)
 
