@@ -27,7 +27,7 @@ EXAMPLES, EPOCHS, BATCH = 1024, 20, 32
 CLIFF = tuple(2.0**n for n in range(-10, 6))
 RATES = tuple(2.0**n for n in range(-7, 2))
 SMALL_RATES = tuple(2.0**n for n in range(-12, -3))
-SMALL = ("adam", "momentum 0.99", "nesterov 0.99")  # methods that need smaller rates
+SMALL = ("adam", "momentum 0.99", "nesterov 0.99")  # they need smaller rates
 MOMENTA = (0.5, 0.9, 0.95, 0.99)
 DECAYING = [name for name in SCHEDULES if name != "constant"]
 FULL = "all at once"
@@ -76,10 +76,10 @@ def points(config: Config) -> list[grid.Setting]:
     }
     for name, beta in itertools.product(("momentum", "nesterov"), MOMENTA):
         methods[f"{FULL}, {name} {beta:g}"] = {"optimizer": name, "momentum": beta, **long}
+    own_rates = {"constant": CLIFF} | dict.fromkeys(SMALL, SMALL_RATES)
     rows = {}
-    for name, change in methods.items():  # none is tried at rates closer to each other than 2
-        rates = CLIFF if name == "constant" else SMALL_RATES if name in SMALL else RATES
-        rates = rates[3:] if name.startswith(f"{FULL}, ") else rates
+    for name, change in methods.items():  # every rate is twice the last: none is tuned more finely
+        rates = own_rates.get(name, RATES[3:] if name.startswith(f"{FULL}, ") else RATES)
         rows[name] = [change | {"learning_rate": rate} for rate in rates]
     return grid.table(config, grid.rows({}, rows))
 
@@ -89,14 +89,11 @@ def task(config: Config) -> ax.Task:
     loss = ax.losses.loss("softmax_cross_entropy_with_integer_labels")
 
     def descent(trial):
-        h, steps = trial.hparams, trial.steps
-        decay = {"decay_rate": 0.01, "decay_steps": steps}
-        if config.schedule == "step_decay":
-            decay = {"decay_rate": 0.5, "decay_steps": steps // 5}
-        rate = schedule(
-            config.schedule, h.learning_rate, steps=steps, timescale=steps / 20, **decay
-        )
-        return optimizer(config.optimizer, rate, momentum=h.momentum)
+        steps, halving = trial.steps, config.schedule == "step_decay"
+        factor, interval = (0.5, steps // 5) if halving else (0.01, steps)
+        decay = {"timescale": steps / 20, "decay_rate": factor, "decay_steps": interval}
+        rate = schedule(config.schedule, trial.hparams.learning_rate, steps=steps, **decay)
+        return optimizer(config.optimizer, rate, momentum=trial.hparams.momentum)
 
     usual = ax.supervised(
         ax.nn.MLP((config.width,), len(splits.classes)),
@@ -108,8 +105,7 @@ def task(config: Config) -> ax.Task:
         regularization=ax.Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
 
-    def view(trial, data):
-        """The data, validated on the training split: how far descent gets chooses its rate."""
+    def view(trial, data):  # validates on the training split: rates are chosen by its loss
         arrays = usual.view(trial, data)
         return arrays | {"valid": arrays["train"]}
 
@@ -120,18 +116,17 @@ def cliff_figure(study: ax.Study):
     """Training loss against the learning rate, by momentum: a valley, and then the cliff."""
     plain = {"schedule": "constant", "batch_size": BATCH, "label_noise": 0.0}
 
-    def line(**where: Any):
-        rates = ax.selection.along(study, "learning_rate", **plain, **where)
-        return {rate: study.interval(p, "train/loss") for rate, p in rates.items()}
-
     momenta = ax.selection.along(study, "momentum", **plain, optimizer="momentum")
-    lines = {f"momentum {b:g}": line(optimizer="momentum", momentum=b) for b in momenta}
-    lines["adam"] = line(optimizer="adam")
+    methods = {f"momentum {b:g}": {"optimizer": "momentum", "momentum": b} for b in momenta}
+    lines = {}
+    for name, where in (methods | {"adam": {"optimizer": "adam"}}).items():
+        rates = ax.selection.along(study, "learning_rate", **plain, **where)
+        lines[name] = {rate: study.interval(p, "train/loss") for rate, p in rates.items()}
     caption = "Too small a rate is slow, too large a one diverges; momentum β scales both by 1 − β."
-    figure = plot.interval_panels({"": lines}, caption, width=6.4)
-    figure.axes[0].set(xscale="log", xlabel="learning rate")
-    figure.axes[0].set(yscale="log", ylabel="training loss at the end")
-    return figure
+    look: dict[str, Any] = {"xscale": "log", "yscale": "log", "xlabel": "learning rate"}
+    return plot.interval_panels(
+        {"": lines}, caption, width=6.4, ylabel="final training loss", **look
+    )
 
 
 def seconds_per_step(study: ax.Study, batch: int) -> float:

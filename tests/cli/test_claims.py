@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -14,46 +14,49 @@ import pandas as pd
 import pytest
 
 from ablax.cli import claims as _claims
-from ablax.cli import main as command_line
+from ablax.cli import experiments
 from ablax.cli.main import main
 from ablax.config import Preset
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.errors import UserError
-from ablax.report.claims import Claim, between
-from ablax.report.quantities import NEGATIVE, Effect
+from ablax.report.claims import Claim
+from ablax.report.quantities import column, quantities
 from ablax.study import grid
 from ablax.study import run as launched
 from ablax.study.progress import Progress
 from tests.experiments.studies import untrained
 from tests.toys import SHORT, experiment, quadratic
 
+norm = column("norm")
 CLAIMS = [
     Claim(
         "shrinks",
         "The penalty |x| → 0 shrinks.",
         "a book | page 3",
-        between("norm", "shrunk", "baseline", NEGATIVE),
+        norm["shrunk"] < norm["baseline"],
         level=0.01,
     ),
-    Claim("grows", "The penalty grows.", "nobody", between("norm", "shrunk", "baseline")),
-    Claim("lacks", "What is not there is larger.", "nobody", between("norm", "gone", "baseline")),
+    Claim("grows", "The penalty grows.", "nobody", norm["shrunk"] > norm["baseline"]),
+    Claim("lacks", "What is not there is larger.", "nobody", norm["gone"] > norm["baseline"]),
 ]
 
 
-def wave(table):
+@quantities
+def wave(study):
     """Values that add up to 0: nothing can be told."""
-    return [Effect(np.array([-1.0, 1.0, -1.0, 1.0]), "a wave | up; and down")]
+    return {"a wave | up; and down": np.array([-1.0, 1.0, -1.0, 1.0])}
 
 
-def tiny(*claims: Claim, task=quadratic):
+def tiny(name: str, *claims: Claim, task=quadratic):
     """An experiment of two points, whose l2 shrinks what it trains."""
     return experiment(
         task,
-        __doc__="Does it shrink?",
-        PRESETS={"smoke": Preset(SHORT, 4), "default": Preset(SHORT, 5)},
-        points=lambda config: grid.ablations(config, {"shrunk": [{"l2": 1.0}]}, ("l2",)),
-        CLAIMS=list(claims),
+        name=name,
+        description="Does it shrink?",
+        presets={"smoke": Preset(SHORT, 4), "default": Preset(SHORT, 5)},
+        points=lambda config: grid.table(config, grid.rows({}, {"shrunk": [{"l2": 1.0}]})),
+        claims=list(claims),
     )
 
 
@@ -75,12 +78,14 @@ class Place:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    known = {"first": tiny(*CLAIMS), "second": tiny(Claim("waves", "It waves.", "the sea", wave))}
+    known = {
+        "first": tiny("first", *CLAIMS),
+        "second": tiny("second", Claim("waves", "It waves.", "the sea", wave > 0)),
+    }
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(_claims, "LEDGER", tmp_path / "experiments" / "CLAIMS.md")
-    monkeypatch.setattr(command_line, "names", lambda: sorted(known))
-    real = command_line._known
-    monkeypatch.setattr(command_line, "load", lambda name: real(name) or known[name])
+    monkeypatch.setattr(experiments, "names", lambda: sorted(known))
+    monkeypatch.setattr(experiments, "load", lambda name: known[name])
     monkeypatch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
     return Place(tmp_path, known)
 
@@ -181,10 +186,9 @@ def test_presets_are_studies_of_their_own(claims):
 @pytest.fixture
 def unfinished(place, claims, monkeypatch):
     """Ctrl-C in the second half: one program of two, of which one has finished."""
-    place.known["first"] = tiny(*CLAIMS)
-    place.known["first"].points = lambda config: [
-        {"group": "baseline"}, {"group": "shrunk", "l2": 1.0}, {"group": "wide", "width": 4},
-    ]  # fmt: skip
+    place.known["first"] = tiny("first", *CLAIMS)
+    points = [{"group": "baseline"}, {"group": "shrunk", "l2": 1.0}, {"group": "wide", "width": 4}]
+    place.known["first"] = replace(place.known["first"], points=lambda config: points)
     original, seen = Progress.advance, []
 
     def advance(self, **keywords):
@@ -303,7 +307,7 @@ def test_without_run_no_ledger_is_written(claims, place):
 
 
 def test_a_missing_data_set_is_no_reason_to_judge_nothing_else(claims, place):
-    place.known["first"] = tiny(*CLAIMS, task=absent)
+    place.known["first"] = tiny("first", *CLAIMS, task=absent)
     status, out, _ = claims("--preset", "smoke")
     assert status == 0
     assert "first: mnist is not here; data fetch mnist brings it" in out

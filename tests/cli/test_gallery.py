@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from ablax.cli import flags
+from ablax.cli import experiments, flags
 from ablax.cli import gallery as _gallery
-from ablax.cli.experiments import names
+from ablax.cli.experiments import load, names
 from ablax.cli.gallery import PICTURES, Picture
-from ablax.cli.main import load
+from ablax.cli.launch import Launched
 from ablax.config import Preset
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
@@ -19,7 +19,8 @@ from ablax.study import run as launched
 from tests.toys import SHORT, experiment
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "gallery"
-README = (FOLDER.parents[1] / "README.md").read_text()
+PAGES = [FOLDER.parents[1] / "README.md", *(FOLDER.parents[1] / "docs").glob("*.md")]
+README = "\n".join(page.read_text() for page in PAGES)
 EVERY = pytest.mark.parametrize("name", PICTURES)
 KIB = 1024
 
@@ -30,9 +31,9 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setattr(_gallery, "FOLDER", tmp_path / "gallery")
     monkeypatch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
     return experiment(
-        __doc__="Does it shrink?",
-        PRESETS={"smoke": Preset(SHORT, 2), "default": Preset(SHORT, 99)},
-        points=lambda config: grid.ablations(config, {"shrunk": [{"l2": 1.0}]}, ("l2",)),
+        description="Does it shrink?",
+        presets={"smoke": Preset(SHORT, 2), "default": Preset(SHORT, 99)},
+        points=lambda config: grid.table(config, grid.rows({}, {"shrunk": [{"l2": 1.0}]})),
     )
 
 
@@ -50,7 +51,8 @@ def test_the_figures_of_the_studies_are_copied(toy, capsys, monkeypatch):
         "lines": Picture("toy --preset smoke", "curves"),
         "others": Picture("toy --preset smoke --l2 0 0.5 2", "restarts"),
     }
-    assert _gallery.main(lambda name: {"toy": toy}[name], pictures) == 0
+    monkeypatch.setattr(experiments, "load", lambda name: {"toy": toy}[name])
+    assert _gallery.main(pictures) == 0
     assert trained == [2 * 2, 3 * 2], "a study of two pictures is trained once"
     assert {path.name for path in Path("gallery").iterdir()} == {f"{n}.png" for n in pictures}
     smoke, grid_of_3 = sorted(Path("runs").iterdir(), key=lambda p: "l2=2" in
@@ -65,14 +67,15 @@ def test_the_figures_of_the_studies_are_copied(toy, capsys, monkeypatch):
     assert len({path.read_bytes() for path in Path("gallery").iterdir()}) == 3
     # Again: nothing is trained, and the pictures are the same to the byte.
     before = {path: path.read_bytes() for path in Path("gallery").iterdir()}
-    assert _gallery.main(lambda name: toy, pictures) == 0
+    assert _gallery.main(pictures) == 0
     assert trained == [4, 6]
     assert {path: path.read_bytes() for path in Path("gallery").iterdir()} == before
 
 
 def test_a_study_that_is_stopped_copies_nothing(toy, monkeypatch):
-    monkeypatch.setattr("ablax.cli.launch.launch", lambda *_: 130)
-    assert _gallery.main(lambda name: toy, {"dots": Picture("toy", "restarts")}) == 130
+    monkeypatch.setattr("ablax.cli.launch.launch", lambda *_: Launched(130, Path("runs")))
+    monkeypatch.setattr(experiments, "load", lambda name: toy)
+    assert _gallery.main({"dots": Picture("toy", "restarts")}) == 130
     assert not Path("gallery").exists()
 
 
@@ -80,11 +83,11 @@ def test_a_study_that_is_stopped_copies_nothing(toy, monkeypatch):
 def test_a_picture_names_an_experiment_and_flags_that_parse(name):
     experiment, *typed = PICTURES[name].command.split()
     assert experiment in names()
-    module = load(experiment)
-    asked = flags.parse(experiment, module, typed)
+    chosen = load(experiment)
+    asked = flags.parse(chosen, experiment, typed)
     assert asked.out is None, "the directory is named by the study"
     assert not asked.plan
-    assert module.points(asked.config)
+    assert chosen.points(asked.config)
 
 
 @EVERY

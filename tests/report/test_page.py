@@ -13,8 +13,8 @@ import pytest
 from ablax.report import page
 from ablax.report import plot as figures
 from ablax.report.ablation import ablation, ablation_frame, points_frame
-from ablax.report.claims import Claim, between, difference, every
-from ablax.report.quantities import Effect
+from ablax.report.claims import Claim
+from ablax.report.quantities import column, quantities
 from ablax.report.study import Study
 from ablax.report.tables import ablation_table, narrow, points_table
 from tests.report.reading import Page, latex_rows, markdown_tables
@@ -26,6 +26,7 @@ from tests.report.runs import (
     STRONG,
     WEAK,
     build,
+    expecting,
     halved,
     point,
     random_trials,
@@ -41,7 +42,8 @@ CLAIM = Claim(
     "shrinks",
     "L2 shrinks.",
     "notes",
-    lambda t: [difference(t, "l2_norm", "base", "l2=0.1")],
+    quantities(lambda s: {"l2_norm: baseline − L2": s.differences("base", "l2=0.1", "l2_norm")})
+    > 0,
     level=0.02,
 )
 FILES = ("report.html", "report.md")
@@ -79,11 +81,9 @@ def whole(tmp_path_factory):
     trials[7]["status"] = trials[11]["status"] = "diverged"
     write(directory, POINTS, trials, marks=["JAX version: 0.1, now 0.2"])
     write_curves(directory, trials)
-    both = every(
-        between("l2_norm", "L2", "baseline", model="mlp"),
-        between("l2_norm", "L2", "baseline", model="linear"),
-    )
-    claim = Claim("norms", "They differ.", "notes", both, level=0.1)
+    norms = [column("l2_norm", model=model) for model in ("mlp", "linear")]
+    both = [norm["L2"] > norm["baseline"] for norm in norms]
+    claim = Claim("norms", "They differ.", "notes", *both, level=0.1)
     table = Study(directory)
     return table, Page(build(table, claims=[CLAIM, claim]).read_text())
 
@@ -136,11 +136,13 @@ def test_the_page_needs_nothing_else(whole):
 
 def test_figures_of_the_experiment_are_beside_those_of_every_report(tmp_path):
     table = two_points(tmp_path)
-    with figures.style():
+
+    def mine(study):
         figure, (ax,) = figures.panels(1)
         ax.plot([1, 2])
-        figures.captioned(figure, "A figure & its caption.")
-        path = page.build(table, question="?", drawn={"mine": figure}, claims=())
+        return figures.captioned(figure, "A figure & its caption.")
+
+    path = build(table, figures={"mine": mine})
     assert "A figure & its caption." in Page(path.read_text()).text
     assert path.read_text().count("<img") == 4
     assert "![A figure & its caption.](mine.png)" in written(tmp_path, "report.md")
@@ -150,13 +152,24 @@ def test_figures_of_the_experiment_are_beside_those_of_every_report(tmp_path):
 
 def test_a_figure_that_shows_nothing_is_left_out(tmp_path):
     table = two_points(tmp_path)
-    with figures.style():
-        empty, (left, _) = figures.panels(2)
+
+    def empty(study):
+        figure, (left, _) = figures.panels(2)
         left.set(xlabel="nothing of this", ylabel="is in the study")
-        half, (_, ax) = figures.panels(2)
+        return figure
+
+    def half(study):
+        figure, (_, ax) = figures.panels(2)
         ax.scatter([1], [1])
-        drawn = {"empty": empty, "half": half, "picture": figures.images({"a": np.ones((1, 2, 2))})}
-        path = page.build(table, question="?", drawn=drawn, claims=())
+        return figure
+
+    def lacking(study):
+        return study.array("weights")
+
+    drawn = {"empty": empty, "half": half, "lacking": lacking}
+    drawn["picture"] = lambda study: figures.images({"a": np.ones((1, 2, 2))})
+    path = build(table, figures=drawn)
+    assert not (path.parent / "lacking.png").exists(), "its points are missing"
     assert {"half.png", "picture.png"} <= {p.name for p in path.parent.iterdir()}
     assert not (path.parent / "empty.png").exists()
     assert "empty" not in (path.parent / "report.md").read_text()
@@ -398,7 +411,7 @@ def test_a_halved_study_is_reported_by_its_last_round(tmp_path):
 def test_what_a_user_named_is_never_markup(file, tmp_path):
     evil = point(EVIL, EVIL, l2=0.1, model=EVIL)
     trials = [trial(p, r, **{EVIL: 0.1 * r}) for p in (BASE, evil) for r in range(2)]
-    claim = Claim("c", EVIL, EVIL, lambda t: [Effect(np.array([1.0, 2.0, 3.0]), EVIL)])
+    claim = Claim("c", EVIL, EVIL, expecting([1.0, 2.0, 3.0], EVIL))
     table = write(tmp_path, [BASE, evil], trials, plan={EVIL: EVIL}, experiment=EVIL)
     table.manifest["provenance"]["command"] = EVIL
     page_ = read(table, claims=[claim], question=EVIL)
@@ -633,7 +646,8 @@ def test_a_study_that_lacks_something_has_a_report_that_says_so(study, said, tmp
     json.loads(written(tmp_path, "claims.json"))
 
 
-CLAIM_OF_METHODS = Claim("a", "b.", "c", between("l2_norm", "L2", "baseline", model="mlp"))
+NORM = column("l2_norm", model="mlp")
+CLAIM_OF_METHODS = Claim("a", "b.", "c", NORM["L2"] > NORM["baseline"])
 
 
 def test_what_a_broken_study_lacks_is_left_open(tmp_path):

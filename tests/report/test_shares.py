@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from ablax.errors import Missing
 from ablax.report import page
 from ablax.report.ablation import ablation
-from ablax.report.claims import Claim, evidence_in_words, judge, within
-from ablax.report.quantities import POSITIVE, Effect
+from ablax.report.claims import Claim, evidence_in_words, judge
+from ablax.report.quantities import Effect
+from ablax.report.quantities import column as column_of
 from ablax.report.statistics import mean_interval
-from tests.report.runs import BASE, STRONG, WEAK, build, point, series, trial, write
+from tests.report.runs import BASE, STRONG, WEAK, build, expecting, point, series, trial, write
 
 INF = math.inf
 COUNTS = [(0, 1), (1, 1), (0, 4), (4, 4), (3, 4), (1, 20), (19, 20), (50, 100), (256, 256)]
@@ -112,10 +114,8 @@ def test_the_answer_has_the_interval_of_the_table(tmp_path):
 
 
 def claim(*effects, **said):
-    return Claim(
-        **{"id": "id", "sentence": "A sentence.", "source": "notes"} | said,
-        test=lambda table: list(effects) or None,
-    )
+    parts = [expecting(e.values, e.measured, e.expected, share=e.share) for e in effects]
+    return Claim("id", "A sentence.", "notes", *parts, **said)
 
 
 @pytest.fixture
@@ -186,13 +186,15 @@ def test_a_remark_changes_no_verdict(table):
 
 
 def test_within_is_an_effect_of_every_point_with_these_settings(table):
-    effects = within("solved", "share solved", (0.5, INF), share=True)(table)
+    solved = column_of("solved", share=True, measured="share solved")
+    effects = (solved.everywhere > 0.5).effects(table)
     assert [e.measured for e in effects] == [
         "share solved, base", "share solved, l2=0.1", "share solved, l2=1",
     ]  # fmt: skip
     assert all(e.expected == (0.5, INF) and e.share for e in effects)
     np.testing.assert_array_equal(effects[1].values, table.values("l2=0.1", "solved"))
-    (one,) = within("solved", "share solved", POSITIVE, l2=0.1, model="mlp")(table)
+    solved = column_of("solved", measured="share solved", l2=0.1, model="mlp")
+    (one,) = (solved.everywhere > 0).effects(table)
     assert one.measured == "share solved, l2=0.1"
     assert not one.share
     assert [part.verdict for part in judge(claim(*effects), table).parts] == [
@@ -205,9 +207,10 @@ def test_within_is_an_effect_of_every_point_with_these_settings(table):
     [("no_such_column", {}), ("solved", {"l2": 7.0}), ("solved", {"model": "linear", "l2": 0.1})],
 )
 def test_within_lacks_what_the_study_lacks(table, column, where):
-    test = within(column, "measured", POSITIVE, **where)
-    assert test(table) is None
-    found = judge(Claim("id", "A sentence.", "notes", test), table)
+    expected = column_of(column, **where).everywhere > 0
+    with pytest.raises(Missing):
+        expected.effects(table)
+    found = judge(Claim("id", "A sentence.", "notes", expected), table)
     assert (found.verdict, found.parts) == ("inconclusive", ())
 
 
@@ -217,7 +220,7 @@ def test_within_leaves_points_without_the_column_out(tmp_path):
     rows = [*series(BASE, angle=[1.0, 2.0]), trial(other, 0), trial(other, 1)]
     rows += series(half, angle=[1.0, math.nan])
     table = write(tmp_path, [BASE, other, half], rows)
-    (effect,) = within("angle", "angle", (0.0, 9.0))(table)
+    (effect,) = column_of("angle").everywhere.within(0.0, 9.0).effects(table)
     assert effect.measured == "angle, base"
     assert effect.values.tolist() == [1.0, 2.0]
     assert effect.values.dtype == np.float64
