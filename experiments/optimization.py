@@ -26,8 +26,8 @@ from ablax.schedules import SCHEDULES, schedule
 EXAMPLES, EPOCHS, BATCH = 1024, 20, 32
 CLIFF = tuple(2.0**n for n in range(-10, 6))
 RATES = tuple(2.0**n for n in range(-7, 2))
-SMALL_RATES = tuple(2.0**n for n in range(-12, -3))
-SMALL = ("adam", "momentum 0.99", "nesterov 0.99")  # they need smaller rates
+LOW = tuple(2.0**n for n in range(-12, -3))
+OTHER_RATES = dict.fromkeys(("adam", "momentum 0.99", "nesterov 0.99"), LOW) | {"constant": CLIFF}
 MOMENTA = (0.5, 0.9, 0.95, 0.99)
 DECAYING = [name for name in SCHEDULES if name != "constant"]
 FULL = "all at once"
@@ -76,10 +76,9 @@ def points(config: Config) -> list[grid.Setting]:
     }
     for name, beta in itertools.product(("momentum", "nesterov"), MOMENTA):
         methods[f"{FULL}, {name} {beta:g}"] = {"optimizer": name, "momentum": beta, **long}
-    own_rates = {"constant": CLIFF} | dict.fromkeys(SMALL, SMALL_RATES)
     rows = {}
-    for name, change in methods.items():  # every rate is twice the last: none is tuned more finely
-        rates = own_rates.get(name, RATES[3:] if name.startswith(f"{FULL}, ") else RATES)
+    for name, change in methods.items():  # each rate is twice the last: none is tuned more finely
+        rates = OTHER_RATES.get(name, RATES[3:] if name.startswith(f"{FULL}, ") else RATES)
         rows[name] = [change | {"learning_rate": rate} for rate in rates]
     return grid.table(config, grid.rows({}, rows))
 
@@ -115,7 +114,6 @@ def task(config: Config) -> ax.Task:
 def cliff_figure(study: ax.Study):
     """Training loss against the learning rate, by momentum: a valley, and then the cliff."""
     plain = {"schedule": "constant", "batch_size": BATCH, "label_noise": 0.0}
-
     momenta = ax.selection.along(study, "momentum", **plain, optimizer="momentum")
     methods = {f"momentum {b:g}": {"optimizer": "momentum", "momentum": b} for b in momenta}
     lines = {}
@@ -123,10 +121,9 @@ def cliff_figure(study: ax.Study):
         rates = ax.selection.along(study, "learning_rate", **plain, **where)
         lines[name] = {rate: study.interval(p, "train/loss") for rate, p in rates.items()}
     caption = "Too small a rate is slow, too large a one diverges; momentum β scales both by 1 − β."
-    look: dict[str, Any] = {"xscale": "log", "yscale": "log", "xlabel": "learning rate"}
-    return plot.interval_panels(
-        {"": lines}, caption, width=6.4, ylabel="final training loss", **look
-    )
+    look: dict[str, Any] = {"width": 6.4, "xscale": "log", "yscale": "log"}
+    look |= {"xlabel": "learning rate", "ylabel": "training loss at the end"}
+    return plot.interval_panels({"": lines}, caption, **look)
 
 
 def seconds_per_step(study: ax.Study, batch: int) -> float:
