@@ -66,7 +66,7 @@ def ours(train):
     trials = trials_of(settings, [0] * len(settings), 0)
     runner = Engine(task, take(trials, 0), mesh_of(jax.devices()[:1]), 16, keep=True)
     (finished,) = [b.finished for b in runner.run(trials, 2000) if b.finished is not None]
-    assert set(runner.statistics.compile_seconds) == {"segment", "final"}, "one program"
+    assert set(runner.usage.compile_seconds) == {"segment", "final"}, "one program"
     assert sorted(finished.index) == [0, 1, 2]
     output = finished.snapshots["output"]
     assert output["weight"].dtype == np.float32

@@ -207,7 +207,8 @@ def test_minus_turns_every_value_round(rows, study):
     each = measured(-NORM.everywhere, study)
     assert list(each) == [f"−(l2_norm, {name})" for name in ("base", "l2=0.1", "l2=1")]
     np.testing.assert_array_equal(each["−(l2_norm, l2=1)"], -chosen(rows, ["l2=1"], "l2_norm"))
-    np.testing.assert_array_equal(numbers(-(-LOSS["L2"]), study), -expected)
+    negated = -LOSS["L2"]
+    np.testing.assert_array_equal(numbers(-negated, study), -expected)
     solved = quantities(lambda study: {"solved": np.array([True, False])})
     assert numbers(-solved, study).tolist() == [-1.0, 0.0]
 

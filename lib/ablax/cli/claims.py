@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from ablax.checkout import COMMAND, EXPERIMENTS
-from ablax.cli.experiments import names
+from ablax.cli import experiments as all_experiments
 from ablax.cli.flags import read
 from ablax.errors import UserError, unknown
 from ablax.experiment import Experiment
@@ -89,7 +89,7 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str], *, everyth
         print(f"ledger {path}")
     missing = [entry.name for entry in entries if entry.study is None]
     if missing and not flags.run:
-        known = LEDGER.exists() and set(missing) <= set(names())
+        known = LEDGER.exists() and set(missing) <= set(all_experiments.names())
         recorded = f"; {LEDGER.name} has the recorded verdicts" if known else ""
         print(f"no study here of {', '.join(missing)}: claims --run trains them{recorded}")
     return 2 if missing and flags.run else 0
