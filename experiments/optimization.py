@@ -1,9 +1,10 @@
 """Which way of descending gets furthest: small batches, a decaying rate, momentum, or Adam?
 
 The same network learns digits for twenty epochs by batches of all sizes, at learning rates from
-far too small to far too large, with rates that decay in five ways, with momentum, Nesterov's
-momentum, and Adam. Of the rates of a method, as close to each other for all, the training loss
-chooses: the question is how far descent gets, not how well it generalizes.
+far too small to far too large, with rates that decay in five ways, with momentum from 0 to 0.99,
+Nesterov's momentum, and Adam. All methods are tried at rates as close to each other, of which the
+training loss (that of the other restarts) chooses: the question is how far descent gets, not how
+well it generalizes.
 
 Source: course notes, "Batch Gradient Descent" to "Momentum"; Sutskever et al. 2013 (Nesterov).
 
@@ -120,7 +121,9 @@ def cliff_figure(study: ax.Study):
     for name, where in (methods | {"adam": {"optimizer": "adam"}}).items():
         rates = ax.selection.along(study, "learning_rate", **plain, **where)
         lines[name] = {rate: study.interval(p, "train/loss") for rate, p in rates.items()}
-    caption = "Too small a rate is slow, too large a one diverges; momentum β scales both by 1 − β."
+    caption = (
+        "Small rates are slow, large ones fall off a cliff; momentum β scales both by ≈ 1 − β."
+    )
     look: dict[str, Any] = {"width": 6.4, "xscale": "log", "yscale": "log"}
     look |= {"xlabel": "learning rate", "ylabel": "training loss at the end"}
     return plot.interval_panels({"": lines}, caption, **look)
@@ -131,9 +134,8 @@ def seconds_per_step(study: ax.Study, batch: int) -> float:
     plain = {"optimizer": "momentum", "schedule": "constant", "batch_size": batch}
     programs = study.manifest["provenance"]["programs"].items()
     names = [name for name, program in programs if plain.items() <= program["statics"].items()]
-    clock = study.timings.reindex(
-        columns=["program", "what", "value"]
-    )  # empty before a launch ends
+    # Before a launch ends, the table is empty and has no columns.
+    clock = study.timings.reindex(columns=["program", "what", "value"])
     times = clock.loc[clock["program"].isin(names) & (clock["what"] == "seconds training"), "value"]
     if times.empty:
         raise ax.Missing(f"plain descent by batches of {batch} was not timed")
@@ -157,7 +159,7 @@ def batches_figure(study: ax.Study):
             epochs, seconds, losses = curve_of(study, method, batch)
             means = [ax.statistics.mean_interval(row) for row in losses.to_numpy()]
             label = (
-                f"batches of {batch}" if batch < EXAMPLES else method.replace(FULL, "full batch")
+                method.replace(FULL, "full batch") if batch == EXAMPLES else f"batches of {batch}"
             )
             for panel, x in zip(axes, (epochs, 1e3 * seconds), strict=True):
                 plot.shaded(panel, x, means, number=number, alpha=0.2, label=label)
@@ -171,11 +173,9 @@ def batches_figure(study: ax.Study):
 def methods_figure(study: ax.Study):
     """Training loss of every method, at its best rate."""
     methods = {n: p for n, p in ax.selection.methods(study).items() if n != ax.BASELINE}
-    rows = {
-        n.replace(FULL, "full batch"): study.interval(methods[n], "train/loss") for n in methods
-    }
     figure, (panel,) = plot.panels(1, width=6.8, height=1.0 + 0.27 * max(len(methods), 2))
-    plot.dots(panel, rows)
+    names = {name: name.replace(FULL, "full batch") for name in methods}
+    plot.dots(panel, {names[n]: study.interval(p, "train/loss") for n, p in methods.items()})
     panel.set(xlabel="training loss at the end (log scale)", xscale="log")
     return plot.captioned(figure, "How far each method gets, at its best rate.")
 
@@ -196,7 +196,7 @@ NOTES = "course notes, Stochastic Gradient Descent"
 RATE = "course notes, Learning Rate Decay"
 MOMENTUM = "course notes, Momentum"
 loss = ax.column("train/loss")
-at_rate = ax.column("train/loss", by="learning_rate", group="constant")
+at = ax.column("train/loss", by="learning_rate", group="constant")
 CLAIMS = [
     ax.Claim(
         "stochastic-beats-batch-at-equal-epochs",
@@ -214,13 +214,13 @@ CLAIMS = [
         "too-small-a-rate-is-slow",
         "With too small a learning rate, descent is slow.",
         RATE,
-        (at_rate[CLIFF[0]] - loss["constant"]).named("train/loss: smallest − best rate") > 0,
+        (at[CLIFF[0]] - loss["constant"]).named(f"train/loss: rate {CLIFF[0]:g} − best rate") > 0,
     ),
     ax.Claim(
         "too-large-a-rate-overshoots",
         "With too large a learning rate, descent misses the minimum.",
         RATE,
-        (at_rate[CLIFF[-1]] - loss["constant"]).named("train/loss: largest − best rate") > 0,
+        (at[CLIFF[-1]] - loss["constant"]).named(f"train/loss: rate {CLIFF[-1]:g} − best rate") > 0,
     ),
     ax.Claim(
         "decay-helps",
@@ -250,10 +250,7 @@ CLAIMS = [
         "nesterov-is-better-at-high-momentum",
         "At high momentum Nesterov's form gets further than the heavy ball, by full batches.",
         "Sutskever et al. 2013",
-        *(
-            loss[f"{FULL}, nesterov {beta:g}"] < loss[f"{FULL}, momentum {beta:g}"]
-            for beta in MOMENTA[2:]
-        ),
+        *(loss[f"{FULL}, nesterov {b:g}"] < loss[f"{FULL}, momentum {b:g}"] for b in MOMENTA[2:]),
     ),
     ax.Claim(
         "nesterov-is-better-by-small-batches",

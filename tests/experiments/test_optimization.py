@@ -3,7 +3,6 @@
 import itertools
 import json
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 
 from ablax.cli import launch as _run
+from ablax.errors import Missing
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -23,15 +23,13 @@ from experiments.optimization import (
     CLAIMS,
     CLIFF,
     EXAMPLES,
+    FULL,
     MOMENTA,
     PRESETS,
     RATES,
     TIMED,
     Config,
-    batch_group,
     epochs,
-    noisy,
-    whole,
 )
 from tests.experiments import studies
 from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
@@ -50,7 +48,7 @@ def smoke(tmp_path_factory):
 def short(tmp_path_factory):
     """Two rates of what the claims about batches and rates compare, by a small network."""
     timed = {"group": TIMED, "batch_size": EXAMPLES, "steps": 80, "eval_every": 4}
-    whole_set = {"group": batch_group(EXAMPLES), "batch_size": EXAMPLES, "steps": 4}
+    whole_set = {"group": FULL, "batch_size": EXAMPLES, "steps": 4}
     table = [
         *({"group": "constant", "learning_rate": rate} for rate in (CLIFF[0], 0.1, CLIFF[-1])),
         *({**timed, "learning_rate": rate} for rate in (0.1, 1.0)),
@@ -92,11 +90,11 @@ def test_all_batches_see_as_many_examples(preset):
     for point in points("--preset", preset):
         counted.setdefault(point["group"], set()).add(seen(point, config))
     assert all(len(found) == 1 for found in counted.values()), "at every rate"
-    longer = {TIMED, *(whole(name, b) for name in ("momentum", "nesterov") for b in MOMENTA)}
+    longer = {f"{FULL}, {name} {b:g}" for name in ("momentum", "nesterov") for b in MOMENTA}
     total = {"default": 20, "paper": 200}[preset] * 1024
     for group, (examples_seen,) in counted.items():
-        assert examples_seen == total * (20 if group in longer else 1), group
-    assert {batch_group(b) for b in (4, 256, EXAMPLES)} <= counted.keys()
+        assert examples_seen == total * (20 if group in {TIMED, *longer} else 1), group
+    assert {"batches of 4", "batches of 256", "all at once"} <= counted.keys()
 
 
 def test_the_table_has_every_method_at_several_rates():
@@ -116,7 +114,7 @@ def test_the_table_has_every_method_at_several_rates():
     batches = {"batches of 4", "batches of 256", "all at once", TIMED}
     betas = {f"{name} {b:g}" for name in ("momentum", "nesterov") for b in (0.5, 0.9, 0.95)}
     wholes = {f"all at once, {name}" for name in {*betas, "momentum 0.99", "nesterov 0.99"}}
-    labels = {noisy(name) for name in ("constant", *SCHEDULES)}
+    labels = {f"{name}, random labels" for name in ("constant", *SCHEDULES)}
     assert rates.keys() == batches | betas | wholes | set(SCHEDULES) | labels
     assert len({json.dumps(point, sort_keys=True) for point in table}) == len(table)
 
@@ -325,29 +323,29 @@ COMPARED = {
     ],
     "adam-beats-plain-descent": [("adam", "constant")],
 }
-RANDOM_LABELS = [(noisy(name), noisy("constant")) for name in AFTER_DECAY]
+COMPARED["decay-helps-with-random-labels"] = [
+    (f"{name}, random labels", "constant, random labels") for name in AFTER_DECAY
+]
 
 
-def every_method() -> SimpleNamespace:
-    """A table that has every method, and tells who was compared."""
-    methods = {point["group"]: point["group"] for point in points()}
-    return SimpleNamespace(
-        methods=lambda **where: methods,
-        trials={"train/loss"},
-        settings={name: {"group": name} for name in methods},
-        differences=lambda a, b, column: (a, b, column),
+@pytest.fixture(scope="module")
+def every_method(tmp_path_factory):
+    """A study with a point of every method, and random losses."""
+    first = {point["group"]: point for point in reversed(points())}
+    return made_up(
+        tmp_path_factory.mktemp("every") / "run", [{**PLAIN, **p} for p in first.values()]
     )
 
 
-@pytest.mark.parametrize("name", [*COMPARED, "labels"])
-def test_who_is_compared_in_training_loss(name):
+@pytest.mark.parametrize("name", COMPARED)
+def test_who_is_compared_in_training_loss(name, every_method):
     """And every method that a claim compares is one of the table's."""
-    expected = COMPARED.get(name, RANDOM_LABELS)
-    if name == "labels":
-        (name,) = [claim.id for claim in CLAIMS if claim.id.startswith("decay-helps-with")]
-    found = effects(optimization, name, every_method())
-    assert [effect.values for effect in found] == [(a, b, "train/loss") for a, b in expected]
-    assert {effect.expected for effect in found} == {NEGATIVE}
+    losses = trials_of(every_method.directory).set_index(["group", "restart"])["train/loss"]
+    found = effects(optimization, name, every_method)
+    for effect, (a, b) in zip(found, COMPARED[name], strict=True):
+        np.testing.assert_array_equal(effect.values, losses[a] - losses[b])
+        assert effect.measured == f"train/loss: {a} − {b}"
+        assert effect.expected == NEGATIVE
 
 
 RATE_CLAIMS = {"too-small-a-rate-is-slow": CLIFF[0], "too-large-a-rate-overshoots": CLIFF[-1]}
@@ -355,9 +353,7 @@ RATE_CLAIMS = {"too-small-a-rate-is-slow": CLIFF[0], "too-large-a-rate-overshoot
 
 def test_every_claim_is_tested_here():
     others = {"stochastic-beats-batch-at-equal-time"}
-    known = COMPARED.keys() | RATE_CLAIMS.keys() | others
-    (labels,) = {claim.id for claim in CLAIMS} - known
-    assert labels.startswith("decay-helps-with")
+    assert {claim.id for claim in CLAIMS} == COMPARED.keys() | RATE_CLAIMS.keys() | others
 
 
 def test_methods_are_compared_at_the_rate_that_the_others_choose(short):
@@ -377,7 +373,7 @@ def test_extreme_rates_are_compared_with_the_best_one(short, name):
     values = worse["train/loss"].to_numpy(np.float64) - best.to_numpy()
     np.testing.assert_allclose(effect.values, values, rtol=1e-9)
     assert effect.expected == POSITIVE
-    assert f": rate {RATE_CLAIMS[name]:g} (" in effect.measured
+    assert effect.measured == f"train/loss: rate {RATE_CLAIMS[name]:g} − best rate"
     assert (effect.values > 0).all()
 
 
@@ -442,13 +438,15 @@ def test_without_a_clock_nothing_is_said_of_time(tmp_path):
     groups = {"constant": BATCH, TIMED: EXAMPLES}
     settings = [PLAIN | {"group": name, "batch_size": size} for name, size in groups.items()]
     table = made_up(tmp_path, settings)
-    assert not effects(optimization, "stochastic-beats-batch-at-equal-time", table)
-    assert optimization.batch_figure(table) is None
+    with pytest.raises(Missing, match="timed"):
+        effects(optimization, "stochastic-beats-batch-at-equal-time", table)
+    assert not any(panel.has_data() for panel in optimization.batches_figure(table).axes)
 
 
 def test_seconds_of_a_step_are_all_seconds_over_all_steps(short):
     table = with_clock(Study(short), 3.0, 7.0)
-    assert optimization.seconds_per_step(table) == pytest.approx({BATCH: 3.0, EXAMPLES: 7.0})
+    assert optimization.seconds_per_step(table, BATCH) == pytest.approx(3.0)
+    assert optimization.seconds_per_step(table, EXAMPLES) == pytest.approx(7.0)
 
 
 def test_only_programs_of_plain_descent_are_timed(tmp_path):
@@ -463,23 +461,25 @@ def test_only_programs_of_plain_descent_are_timed(tmp_path):
         programs[f"p{i}"] = {"statics": setting}
     table.manifest["provenance"]["programs"] = programs
     table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
-    assert optimization.seconds_per_step(table) == pytest.approx({32: 2.0, 4: 3.0})
+    assert optimization.seconds_per_step(table, 32) == pytest.approx(2.0)
+    assert optimization.seconds_per_step(table, 4) == pytest.approx(3.0)
+    with pytest.raises(Missing, match="batches of 256"):
+        optimization.seconds_per_step(table, 256)
 
 
 # Figures
 
 
 def test_both_batches_are_drawn_against_epochs_and_time(short):
-    figure = optimization.batch_figure(with_clock(Study(short), 0.5, 2.0))
-    assert figure is not None
-    left, right = (ax for ax in figure.axes if ax.has_data())
-    labels = ["batches of 32", "all at once", TIMED]
-    assert left.get_legend_handles_labels()[1] == labels
-    for label in labels:
-        steps, losses = curves_by_the_others(short, "constant" if "32" in label else label)
+    figure = optimization.batches_figure(with_clock(Study(short), 0.5, 2.0))
+    left, right = figure.axes
+    groups = {"batches of 32": "constant", "full batch": FULL, "full batch, for as long": TIMED}
+    assert left.get_legend_handles_labels()[1] == list(groups)
+    for label, group in groups.items():
+        steps, losses = curves_by_the_others(short, group)
         epoch, milliseconds = (1 / 32, 500) if "32" in label else (1, 2000)
-        for ax, each in [(left, epoch), (right, milliseconds)]:
-            (line,) = [line for line in ax.lines if line.get_label() == label]
+        for panel, each in [(left, epoch), (right, milliseconds)]:
+            (line,) = [line for line in panel.lines if line.get_label() == label]
             np.testing.assert_allclose(line.get_xdata(), each * steps)
             np.testing.assert_allclose(line.get_ydata(), losses.mean(axis=0), rtol=1e-6)
     assert right.get_xscale() == "log"
@@ -498,8 +498,8 @@ def test_the_cliff_has_the_training_loss_of_every_rate(tmp_path):
     settings = [setting for line in shown.values() for setting in line]
     settings += [setting | {"learning_rate": 1.0} for setting in others]
     table = made_up(tmp_path, [PLAIN | setting for setting in settings])
-    (ax,) = optimization.cliff_figure(table).axes
-    lines = {line.get_label(): line.lines[0].get_xydata().tolist() for line in ax.containers}
+    (panel,) = optimization.cliff_figure(table).axes
+    lines = {line.get_label(): line.lines[0].get_xydata().tolist() for line in panel.containers}
     mean = [table.numbers(str(i), "train/loss").mean() for i in range(4)]
     assert lines == {
         "momentum 0": [[0.01, mean[1]], [0.1, mean[0]]],
@@ -509,11 +509,13 @@ def test_the_cliff_has_the_training_loss_of_every_rate(tmp_path):
 
 
 def test_methods_are_drawn_by_their_training_loss(tmp_path):
-    table = made_up(tmp_path, [{"group": name} for name in ("baseline", "adam", "cosine")])
-    (ax,) = optimization.methods_figure(table).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["adam", "cosine"]
-    drawn = [dot.lines[0].get_xdata()[0] for dot in ax.containers]
-    assert drawn == [table.numbers(name, "train/loss").mean() for name in ("1", "2")]
+    names = ("baseline", "adam", "cosine", "all at once, momentum 0.5")
+    table = made_up(tmp_path, [{"group": name} for name in names])
+    (panel,) = optimization.methods_figure(table).axes
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert labels == ["adam", "cosine", "full batch, momentum 0.5"]
+    drawn = [dot.lines[0].get_xdata()[0] for dot in panel.containers]
+    assert drawn == [table.numbers(name, "train/loss").mean() for name in ("1", "2", "3")]
 
 
 def test_a_batch_above_the_training_examples_is_refused(capsys):
