@@ -5,8 +5,8 @@ the same network without. Is every unit dropped equally often? Does the network 
 largest weights? Does evaluating without dropout predict, on random inputs, what the average over
 many dropped-out networks predicts?
 
-With preset paper instead the rows of Srivastava et al. 2014 on MNIST: Study 2 (activation, size,
-max-norm), Study 9 (against other regularizers), Study 10 (Gaussian noise in Bernoulli's place).
+With preset paper instead the rows of Srivastava et al. 2014 on MNIST: Table 2 (activation, size,
+max-norm), Table 9 (against other regularizers), Table 10 (Gaussian noise in Bernoulli's place).
 
 Source: course notes, "Dropout"; Srivastava et al. 2014.
 
@@ -16,6 +16,7 @@ Command: ./launch.sh dropout                   (about a minute and a half on 2 C
 Expected: dropout lowers the test loss at most widths and sizes.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -29,10 +30,8 @@ from ablax.published import srivastava
 
 RATES = [0.1, 0.25, 0.5, 0.75]
 WIDTHS, SIZES = ("32", "128", "512"), (100, 300, 1000)
-UNITS = 4096
-"""Units whose drops are counted: a variance over so many is known to 2%."""
-DRAWS = 64
-"""Dropped-out networks that are averaged."""
+UNITS = 4096  # whose drops are counted: a variance over so many is known to 2%
+DRAWS = 64  # dropped-out networks that are averaged
 MIDDLE = {"table": "rates", "hidden": "128", "train_size": 300}
 
 
@@ -56,60 +55,49 @@ class Config(ax.BaseConfig):
     max_norm: float = ax.hparam(np.inf, "bound of a unit's weight vector; inf is off", above=0)
 
 
-HALF: Any = (0.0, 0.5)
-SMALL = {"steps": 100, "eval_every": 20, "hidden": "16", "dropout_rate": HALF}
+HALF: Any = (0.0, 0.5)  # an axis
+PAPER: dict[str, Any] = {
+    **{"table": "srivastava", "dataset": "mnist", "train_size": 50_000, "valid_size": 10_000},
+    **{"steps": 100_000, "eval_every": 1000},
+    **{"batch_size": 100, "learning_rate": 0.02, "momentum": 0.95},
+}
 PRESETS = {
-    "smoke": ax.Preset(Config(**SMALL), restarts=3),
-    "default": ax.Preset(Config(steps=2000, eval_every=50, patience=10.0), restarts=16),
-    "paper": ax.Preset(
-        Config(
-            table="srivastava",
-            dataset="mnist",
-            train_size=50_000,
-            valid_size=10_000,
-            steps=100_000,
-            eval_every=1000,
-            batch_size=100,
-            learning_rate=0.02,
-            momentum=0.95,
-        ),
-        restarts=5,
-    ),
+    "smoke": ax.Preset(Config(steps=100, eval_every=20, hidden="16", dropout_rate=HALF), 3),
+    "default": ax.Preset(Config(steps=2000, eval_every=50, patience=10.0), 16),
+    "paper": ax.Preset(Config(**PAPER), 5),
 }
 
 
 def points(config: Config) -> list[grid.Setting]:
-    """The rates, the paper's rows or both; or, where what they set is given, the grid of that."""
-    given = grid.axes(config)
-    if "kl" in given and ax.values(config.table) != ("srivastava",):
+    """The rates, the paper's rows or both; or, where fields that they set are given, their grid."""
+    axes = grid.axes(config)
+    if "kl" in axes and ax.values(config.table) != ("srivastava",):
         raise ax.UserError("--kl: the sparsity penalty belongs to --table srivastava")
-    sizes = {name: given[name] for name in ("hidden", "train_size") if name in given}
-    paper = [
-        {"shrink": shrink, **row}
-        for shrink in ax.values(config.shrink)
-        for row in srivastava.srivastava(shrink)
-    ]
-    tables = {"rates": rates(sizes), "srivastava": paper}
+    sizes = {name: axes[name] for name in ("hidden", "train_size") if name in axes}
+    shrinks = ax.values(config.shrink)
+    tables = {
+        "rates": rates(sizes),
+        "srivastava": [{"shrink": k, **row} for k in shrinks for row in srivastava.rows(k)],
+    }
     rows = grid.chain(*(tables[name] for name in ax.values(config.table)))
     own = {field for row in rows for field in row} - {*sizes, "table", "shrink"}
-    if own & given.keys():
+    if own & axes.keys():
         return [
             {grid.GROUP: "dropout" if point.get("dropout_rate") else ax.BASELINE, **point}
-            for point in grid.product(**given)
+            for point in grid.product(**axes)
         ]
-    others = {name: axis for name, axis in given.items() if name not in rows[0]}
+    others = {name: axis for name, axis in axes.items() if name not in rows[0]}
     return grid.cross(rows, grid.product(**others))
 
 
 def rates(sizes: dict[str, Any]) -> list[grid.Setting]:
-    """Every rate at each width and at each size of the training set; or at the given sizes."""
+    """Every rate at each width and at each size of the training set; or at the sizes given."""
     pairs = [
         *grid.product(hidden=WIDTHS, train_size=[300]),
         *grid.product(hidden=["128"], train_size=[size for size in SIZES if size != 300]),
     ]
-    dropped = grid.rows({}, {"dropout": grid.product(dropout_rate=RATES)})
-    chosen = grid.cross([{"table": "rates"}], grid.product(**sizes) if sizes else pairs)
-    return grid.cross(chosen, dropped)
+    networks = grid.cross([{"table": "rates"}], grid.product(**sizes) if sizes else pairs)
+    return grid.cross(networks, grid.rows({}, {"dropout": grid.product(dropout_rate=RATES)}))
 
 
 def task(config: Config) -> ax.Task:
@@ -117,9 +105,8 @@ def task(config: Config) -> ax.Task:
     splits = ax.data.split(ax.data.load(config.dataset), **sizes, seed=0)
     if not splits.classes:
         raise ax.UserError(f"--dataset: expected one with classes, got {config.dataset}")
-    model = ax.nn.MLP(
-        ax.nn.widths_of(config.hidden), len(splits.classes), config.activation, noise=config.noise
-    )
+    widths, classes = ax.nn.widths_of(config.hidden), len(splits.classes)
+    model = ax.nn.MLP(widths, classes, config.activation, noise=config.noise)
     shape = splits.pool.x.shape[1:]
     paper = config.table == "srivastava"
 
@@ -169,116 +156,84 @@ def drop_spread(trial: Any) -> jax.Array:
     return masks.sum(axis=0, dtype=jnp.float32).var(ddof=1) / (n * dropped * (1 - dropped))
 
 
-def lines(study: ax.Study) -> dict[tuple[str, int], ax.selection.Points]:
+def lines(study: ax.Study) -> dict[tuple[str, int], dict[float, ax.Chosen]]:
     """{(width, training examples): {rate: point}}, narrow to wide and few to many."""
     settings = [study.settings[point] for point in study.among(table="rates")]
-    sizes = {(setting["hidden"], setting["train_size"]) for setting in settings}
-    return {
-        (hidden, size): ax.selection.along(
-            study, "dropout_rate", table="rates", hidden=hidden, train_size=size
-        )
-        for hidden, size in sorted(sizes, key=lambda k: (sum(ax.nn.widths_of(k[0])), k[1]))
-    }
+    keys = {(setting["hidden"], setting["train_size"]) for setting in settings}
+    found = {}
+    for hidden, size in sorted(keys, key=lambda key: (sum(ax.nn.widths_of(key[0])), key[1])):
+        network = {"table": "rates", "hidden": hidden, "train_size": size}
+        found[hidden, size] = ax.selection.along(study, "dropout_rate", **network)
+    return found
 
 
 def rates_figure(study: ax.Study):
     """Test error against the dropout rate, by width and by the size of the training set."""
-    families = {
-        "width (300 examples)": {k[0]: k for k in lines(study) if k[1] == 300},
-        "training examples (width 128)": {
-            f"{k[1]} examples": k for k in lines(study) if k[0] == "128"
-        },
-    }
-    if not any(families.values()):
-        families = {"": {f"{k[1]} examples": k for k in lines(study)}}
-    errors = {
-        title: {
-            label: {
-                rate: plot.error_interval(study, point) for rate, point in lines(study)[key].items()
-            }
-            for label, key in keys.items()
-        }
-        for title, keys in families.items()
-    }
-    figure = plot.interval_panels(
-        errors, "Test error against dropout rate, with 95% intervals.",
-        xlabel="dropout rate", ylabel=plot.error_label(study), yscale="log",
-    )  # fmt: skip
+    widths, sizes, others = {}, {}, {}
+    for (hidden, size), rates in lines(study).items():
+        line = {rate: plot.error_interval(study, point) for rate, point in rates.items()}
+        if size == 300:
+            widths[hidden] = line
+        if hidden == "128":
+            sizes[f"{size} examples"] = line
+        if size != 300 and hidden != "128":
+            others[f"width {hidden}, {size} examples"] = line
+    panels = {"width (300 examples)": widths, "training examples (width 128)": sizes, "": others}
+    caption = "Test error against dropout rate, with 95% intervals."
+    figure = plot.interval_panels(panels, caption, xlabel="dropout rate", yscale="log")
     for panel in figure.axes:
         panel.minorticks_off()
         low, high = panel.get_ylim()
         ticks = [tick for tick in (0.05, 0.07, 0.1, 0.15, 0.2, 0.3) if low < tick < high]
         panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set(ylabel=plot.error_label(study))
     return figure
 
 
-def gains(study: ax.Study) -> dict[tuple[str, int], np.ndarray]:
-    """{(width, training examples): the fall in test loss, by restart, at the best rate}."""
-    falls = {}
+def fall(hidden: str, size: int) -> ax.Quantity:
+    """The fall in test loss by dropout at one width and number of training examples."""
+    loss = ax.column("test/loss", table="rates", hidden=hidden, train_size=size)
+    return loss[ax.BASELINE] - loss["dropout"]
+
+
+@ax.quantities
+def falls(study: ax.Study):
+    """The fall in test loss by dropout at every width and number of training examples."""
+    values = {}
     for hidden, size in lines(study):
-        methods = ax.selection.methods(study, table="rates", hidden=hidden, train_size=size)
-        if {"dropout", ax.BASELINE} <= methods.keys():
-            pair = methods[ax.BASELINE], methods["dropout"]
-            falls[hidden, size] = study.differences(*pair, "test/loss")
-    return falls
+        with suppress(ax.Missing):
+            (values[f"fall in test loss, width {hidden}, {size} examples"],) = (
+                fall(hidden, size).read(study).values()
+            )
+    return values
 
 
 def gains_figure(study: ax.Study):
     """Gain by dropout, over width and over the number of examples."""
-    rows = {
-        f"width {hidden}, {size} examples": ax.statistics.mean_interval(values)
-        for (hidden, size), values in gains(study).items()
-    }
+    means = {str(k): ax.statistics.mean_interval(v) for k, v in falls.read(study).items()}
+    if not means:
+        raise ax.Missing("no network was trained with and without dropout")
     figure, (panel,) = plot.panels(1, width=6.0)
-    plot.dots(panel, rows)
+    plot.dots(panel, {name.partition(", ")[2]: mean for name, mean in means.items()})
     panel.axvline(0, color="0.4", linestyle="--")
     panel.set(xlabel="fall in test loss at the rate selected by validation (nats)")
     return plot.captioned(figure, "Gain by dropout, with 95% intervals.")
 
 
-def of_rates(draw):
-    """The figure, for a study that has lines of rates."""
-
-    def drawn(study: ax.Study):
-        if not lines(study):
-            raise ax.Missing("the study has no points of the table of rates")
-        return draw(study)
-
-    return drawn
-
-
 FIGURES = {
-    "rates": of_rates(rates_figure),
-    "gains": of_rates(gains_figure),
+    "rates": rates_figure,
+    "gains": gains_figure,
     "published": srivastava.published_figure,
 }
-
-
-@ax.quantities
-def falls(study: ax.Study):
-    """The fall in test loss at every width and size."""
-    return {
-        f"fall in test loss, width {hidden}, {size} examples": values
-        for (hidden, size), values in gains(study).items()
-    }
-
-
-def fall(hidden: str, size: int) -> ax.Quantity:
-    """The fall in test loss at one width and size."""
-    loss = ax.column("test/loss", table="rates", hidden=hidden, train_size=size)
-    return (loss[ax.BASELINE] - loss["dropout"]).named(f"{hidden} units, {size} examples")
-
 
 NOTES = "course notes, Dropout"
 SRIVASTAVA = "Srivastava et al. 2014"
 spread = ax.column("drop_spread", measured="variance over units / fair variance", **MIDDLE)
 agreement = ax.column("agreement", measured=f"share of random inputs, {DRAWS} networks", **MIDDLE)
+top_shares = [ax.column("top_share", table="rates", hidden=h, train_size=300) for h in WIDTHS]
 CLAIMS = [
     ax.Claim(
-        "dropout-helps",
-        "Dropout lowers the test loss at every width and size.",
-        NOTES,
-        falls > 0,
+        "dropout-helps", "Dropout lowers the test loss at every width and size.", NOTES, falls > 0
     ),
     ax.Claim(
         "dropout-helps-wide-networks",
@@ -303,13 +258,7 @@ CLAIMS = [
         "largest-weights-dominate-less",
         "Dropout makes the network rely less on its largest weights, at every width.",
         NOTES,
-        *(
-            top_share["dropout"] < top_share[ax.BASELINE]
-            for top_share in (
-                ax.column("top_share", table="rates", hidden=hidden, train_size=300)
-                for hidden in WIDTHS
-            )
-        ),
+        *(top["dropout"] < top[ax.BASELINE] for top in top_shares),
     ),
     ax.Claim(
         "one-pass-is-the-average",

@@ -12,6 +12,7 @@ import pytest
 from ablax.cli.main import main
 from ablax.config import as_traced, field_specs, statics_of
 from ablax.engine import engine
+from ablax.engine import trials as engine_trials
 from ablax.engine.mesh import mesh_of
 from ablax.engine.trials import take
 from ablax.report.study import Study
@@ -61,7 +62,7 @@ def trials_of(directory: Path) -> pd.DataFrame:
 
 def trial_of(config: Any, restart: int = 0, seed: int = 0) -> Trial:
     """One trial, as a task's functions get it."""
-    return take(trials_of([as_traced(config)], [restart], seed), 0)
+    return take(engine_trials.trials_of([as_traced(config)], [restart], seed), 0)
 
 
 def task_of(module: Any, config: Any) -> Task:
