@@ -160,11 +160,11 @@ def lines(study: ax.Study) -> dict[tuple[str, int], dict[float, ax.Chosen]]:
     """{(width, training examples): {rate: point}}, narrow to wide and few to many."""
     settings = [study.settings[point] for point in study.among(table="rates")]
     keys = {(setting["hidden"], setting["train_size"]) for setting in settings}
-    found = {}
+    curves = {}
     for hidden, size in sorted(keys, key=lambda key: (sum(ax.nn.widths_of(key[0])), key[1])):
         network = {"table": "rates", "hidden": hidden, "train_size": size}
-        found[hidden, size] = ax.selection.along(study, "dropout_rate", **network)
-    return found
+        curves[hidden, size] = ax.selection.along(study, "dropout_rate", **network)
+    return curves
 
 
 def rates_figure(study: ax.Study):
@@ -202,29 +202,24 @@ def falls(study: ax.Study):
     values = {}
     for hidden, size in lines(study):
         with suppress(ax.Missing):
-            (values[f"fall in test loss, width {hidden}, {size} examples"],) = (
-                fall(hidden, size).read(study).values()
-            )
+            name = f"fall in test loss, width {hidden}, {size} examples"
+            (values[name],) = fall(hidden, size).read(study).values()
     return values
 
 
 def gains_figure(study: ax.Study):
     """Gain by dropout, over width and over the number of examples."""
-    means = {str(k): ax.statistics.mean_interval(v) for k, v in falls.read(study).items()}
-    if not means:
+    values = {str(name).partition(", ")[2]: v for name, v in falls.read(study).items()}
+    if not values:
         raise ax.Missing("no network was trained with and without dropout")
     figure, (panel,) = plot.panels(1, width=6.0)
-    plot.dots(panel, {name.partition(", ")[2]: mean for name, mean in means.items()})
+    plot.dots(panel, {n: ax.statistics.mean_interval(v.to_numpy()) for n, v in values.items()})
     panel.axvline(0, color="0.4", linestyle="--")
     panel.set(xlabel="fall in test loss at the rate selected by validation (nats)")
     return plot.captioned(figure, "Gain by dropout, with 95% intervals.")
 
 
-FIGURES = {
-    "rates": rates_figure,
-    "gains": gains_figure,
-    "published": srivastava.published_figure,
-}
+FIGURES = {"rates": rates_figure, "gains": gains_figure, "published": srivastava.published_figure}
 
 NOTES = "course notes, Dropout"
 SRIVASTAVA = "Srivastava et al. 2014"

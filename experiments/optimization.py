@@ -131,11 +131,12 @@ def cliff_figure(study: ax.Study):
 
 def seconds_per_step(study: ax.Study, batch: int) -> float:
     """Seconds that a step of one trial of plain descent took, over all launches of the study."""
+    if study.timings.empty:
+        raise ax.Missing("no launch has ended")
     plain = {"optimizer": "momentum", "schedule": "constant", "batch_size": batch}
+    clock = study.timings
     programs = study.manifest["provenance"]["programs"].items()
     names = [name for name, program in programs if plain.items() <= program["statics"].items()]
-    # Before a launch ends, the table is empty and has no columns.
-    clock = study.timings.reindex(columns=["program", "what", "value"])
     times = clock.loc[clock["program"].isin(names) & (clock["what"] == "seconds training"), "value"]
     if times.empty:
         raise ax.Missing(f"plain descent by batches of {batch} was not timed")

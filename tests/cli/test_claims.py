@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import sys
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,19 +14,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablax.checkout import EXPERIMENTS
 from ablax.cli import claims as _claims
-from ablax.cli import experiments
+from ablax.cli import experiments, remarks
 from ablax.cli.main import main
 from ablax.config import Preset
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.errors import UserError
+from ablax.experiment import load_file
 from ablax.report.claims import Claim
 from ablax.report.quantities import column, quantities
 from ablax.study import grid
 from ablax.study import run as launched
 from ablax.study.progress import Progress
 from tests.experiments.studies import untrained
+from tests.report.reading import markdown_tables
 from tests.toys import SHORT, experiment, quadratic
 
 norm = column("norm")
@@ -85,7 +89,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(_claims, "LEDGER", tmp_path / "experiments" / "CLAIMS.md")
     monkeypatch.setattr(experiments, "names", lambda: sorted(known))
-    monkeypatch.setattr(experiments, "load", lambda name: known[name])
+    monkeypatch.setattr(experiments, "load", lambda name, folder=None: known[name])
+    monkeypatch.setattr(remarks, "FILE", tmp_path / "experiments" / "REMARKS.toml")
     monkeypatch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
     return Place(tmp_path, known)
 
@@ -127,6 +132,17 @@ def test_the_recorded_ledger_is_pointed_at(claims, place):
     _, out, _ = claims("first")
     assert "no study here of first: claims --run trains them; CLAIMS.md has the recorded" in out
     assert place.ledger.read_text() == "what was recorded"
+
+
+def test_the_recorded_ledger_knows_the_experiments_of_the_checkout_alone(claims, place):
+    """Of a file of one's own it has recorded nothing."""
+    place.ledger.parent.mkdir()
+    place.ledger.write_text("what was recorded")
+    place.known["own.py"] = tiny("own", *CLAIMS)
+    for typed in (["own.py"], ["first", "own.py"]):
+        _, out, _ = claims(*typed)
+        assert "own: claims --run trains them" in out
+        assert "CLAIMS.md" not in out
 
 
 def test_only_the_experiments_that_are_named_are_judged(claims):
@@ -301,6 +317,82 @@ def test_without_run_no_ledger_is_written(claims, place):
     claims("--out", "some/where.md")
     assert not Path("some").exists()
     assert not place.ledger.exists()
+
+
+# Remarks
+
+
+REMARK = "a norm has no sign | and |x| is one"
+
+
+def remark(text: str) -> None:
+    remarks.FILE.parent.mkdir(exist_ok=True)
+    remarks.FILE.write_text(text)
+
+
+def shown(directory: Path) -> list[list[str]]:
+    """What a study's report, printed again, says of each claim below its effects."""
+    assert main(["report", str(directory)]) == 0
+    (table, *_) = markdown_tables((directory / "report" / "report.md").read_text())
+    page = (directory / "report" / "report.html").read_text()
+    evidence = [row[2].split("\n") for row in table[1:]]
+    why = [[line for line in lines if line.startswith("Why: ")] for lines in evidence]
+    assert page.count("Why: ") == sum(map(len, why))
+    return why
+
+
+def test_a_remark_is_on_the_study_whose_id_it_names_and_on_no_other(claims):
+    """In the ledger on the terminal, in the one that is written, and in the report."""
+    claims("first", "--run", "--preset", "smoke")
+    (smoke,) = studies()
+    _, plain, _ = claims("first", "--preset", "smoke")
+    claims("first", "--run")
+    (default,) = set(studies()) - {smoke}
+    ids = {path: path.name.removeprefix("first-") for path in (smoke, default)}
+    assert shown(smoke) == shown(default) == [[], [], []], "there is no file of remarks"
+    remark(
+        f"[first.{ids[smoke]}]\nshrinks = '{REMARK}'\nlacks = 'it does.'\nwaves = 'not here'\n"
+        f"[first.0000]\ngrows = 'of no study'\n[second.{ids[default]}]\ngrows = 'of another'\n"
+    )
+    _, out, _ = claims("first", "--preset", "smoke")
+    lines = out[out.index("first: study") :].splitlines()
+    assert [line.strip() for line in lines if "Why: " in line] == [
+        f"Why: {REMARK}", "Why: it does.",
+    ]  # fmt: skip
+    above = {lines[i - 2] for i, line in enumerate(lines) if "Why: " in line}
+    assert [line.split()[-1] for line in sorted(above)] == ["[lacks]", "[shrinks]"]
+    assert [line for line in lines if "Why: " not in line] == plain.splitlines()[1:]
+    _, out, _ = claims("first")
+    assert "Why: " not in out
+    assert shown(smoke) == [[f"Why: {REMARK}"], [], ["Why: it does."]]
+    assert shown(default) == [[], [], []]
+    claims("first", "--run", "--preset", "smoke", "--out", "smoke.md")
+    claims("first", "--run", "--out", "default.md")
+    (table,) = markdown_tables(Path("smoke.md").read_text())
+    assert [row[2].split("\n")[-1] for row in table[1::2]] == [f"Why: {REMARK}", "Why: it does."]
+    assert Path("smoke.md").read_text().count("Why: ") == 2
+    assert "Why: " not in Path("default.md").read_text()
+
+
+def test_a_remark_is_in_the_report_of_the_launch_itself(claims):
+    claims("second", "--run", "--preset", "smoke")
+    (directory,) = studies()
+    remark(f"[second.{directory.name.removeprefix('second-')}]\nwaves = 'a sum of 0'\n")
+    assert "Why: " not in (directory / "report" / "report.md").read_text()
+    assert main(["second", "--preset", "smoke"]) == 0
+    assert "Why: a sum of 0" in (directory / "report" / "report.md").read_text()
+
+
+def test_the_remarks_of_the_checkout_are_on_claims_that_there_are():
+    """A misspelt experiment or claim would be shown with no study at all."""
+    written = tomllib.loads((EXPERIMENTS / "REMARKS.toml").read_text())
+    assert written
+    for name, by_study in written.items():
+        known = {claim.id for claim in load_file(EXPERIMENTS / f"{name}.py").claims}
+        for study, texts in by_study.items():
+            assert re.fullmatch("[0-9a-f]{16}", study), (name, study)
+            assert texts.keys() <= known, (name, study)
+            assert all(text.endswith(".") for text in texts.values()), (name, study)
 
 
 # What is not there, and what is mistyped

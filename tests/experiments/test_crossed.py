@@ -78,9 +78,9 @@ def crossed(tmp_path):
         values |= {"valid/solved": rng.uniform(size=n)}
         first = tmp_path / "first"
         metrics = METRICS.get(name, {"accuracy": "max", "loss": "min"})
-        table = made_up(first, points, values, metrics=metrics, objective=None)
+        study = made_up(first, points, values, metrics=metrics, objective=None)
         curves = pd.DataFrame(
-            [{"trial": trial, "step": step} for trial in table.trials["trial"] for step in (10, 20)]
+            [{"trial": trial, "step": step} for trial in study.trials["trial"] for step in (10, 20)]
         )
         names = ["train/loss", "valid/loss", *(f"train/gradient_{i}" for i in range(6))]
         for column in names:
@@ -88,7 +88,7 @@ def crossed(tmp_path):
         curves.to_parquet(first / "curves.parquet")
         second = tmp_path / "second"
         shutil.copytree(first, second)
-        rows = table.trials
+        rows = study.trials
         turned = pd.concat([rows.iloc[:4], rows.iloc[4:][::-1]])
         turned.to_parquet(second / "trials.parquet")
         return module, Study(first), Study(second)
@@ -96,21 +96,21 @@ def crossed(tmp_path):
     return of
 
 
-def found(module, table: Study) -> dict[str, list]:
+def effects(module, study: Study) -> dict[str, list]:
     """{claim: its effects, in any order, without the names of points}."""
     return {
         judgement.claim.id: sorted(
             (part.interval.estimate, part.interval.low, part.expected) for part in judgement.parts
         )
-        for judgement in judge_all(module.CLAIMS, table)
+        for judgement in judge_all(module.CLAIMS, study)
     }
 
 
 @pytest.mark.parametrize("name", CROSSED)
 def test_claims_do_not_depend_on_the_order_of_the_points(name, crossed):
-    module, table, turned = crossed(name)
-    assert list(table.settings)[1:] == list(turned.settings)[:0:-1]
-    first, second = found(module, table), found(module, turned)
+    module, study, turned = crossed(name)
+    assert list(study.settings)[1:] == list(turned.settings)[:0:-1]
+    first, second = effects(module, study), effects(module, turned)
     assert sum(map(bool, first.values())) >= 0.6 * len(first), "most of the claims have points"
     for claim in first:
         np.testing.assert_allclose(

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ablax.cli.experiments import names
-from ablax.cli.main import load
+from ablax.cli.experiments import load, names
 from ablax.engine import slots
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import AXIS, LANES, mesh_of, replicated, sharded
@@ -25,9 +24,9 @@ from tests.toys import COLLECTIVES
 
 
 def plan_of(name):
-    module = load(name)
-    preset = module.PRESETS["smoke"]
-    return make_plan(name, module, preset.config, restarts=preset.restarts, seed=0)
+    experiment = load(name)
+    preset = experiment.presets["smoke"]
+    return make_plan(experiment, preset.config, restarts=preset.restarts, seed=0)
 
 
 def programs():

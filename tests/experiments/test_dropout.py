@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from ablax.data import load, split
-from ablax.errors import UserError
+from ablax.errors import Missing, UserError
 from ablax.nn.mlp import widths_of
-from ablax.published import srivastava as _srivastava
-from ablax.published.srivastava import PUBLISHED, SPARSITY, sparsity, srivastava
+from ablax.published import srivastava
+from ablax.published.srivastava import PUBLISHED, SPARSITY, sparsity
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -25,7 +25,7 @@ from tests.experiments.studies import effects, task_of, trial_of, trials_of, unt
 
 launch = partial(studies.launch, "dropout")
 points = partial(studies.points_of, dropout, "dropout")
-CLAIMS = [*dropout.CLAIMS, *(c for c in _srivastava.CLAIMS if c not in dropout.CLAIMS)]
+CLAIMS = dropout.CLAIMS
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_no_widths_end_the_command_with_one_message(capsys):
 
 def test_the_papers_rows_have_its_settings():
     rows = {}
-    for row in srivastava(1):
+    for row in srivastava.rows(1):
         rows.setdefault(row["group"], []).append(row)
     assert rows.keys() == PUBLISHED.keys() | {"10: Bernoulli", "10: Gaussian"}
     assert all(row["table"] == "srivastava" for some in rows.values() for row in some)
@@ -85,7 +85,7 @@ def test_the_papers_rows_have_its_settings():
 
 
 def test_shrinking_divides_the_widths_and_nothing_else():
-    whole, small, tiny = srivastava(1), srivastava(16), srivastava(10_000)
+    whole, small, tiny = (srivastava.rows(n) for n in (1, 16, 10_000))
     for a, b, c in zip(whole, small, tiny, strict=True):
         assert {**a, "hidden": 0} == {**b, "hidden": 0} == {**c, "hidden": 0}
         assert widths_of(b["hidden"]) == tuple(width // 16 for width in widths_of(a["hidden"]))
@@ -241,7 +241,7 @@ def test_the_table_has_every_rate_at_each_width_and_size():
 
 
 def papers(shrink: int) -> list[dict]:
-    return [{"shrink": shrink, **row} for row in srivastava(shrink)]
+    return [{"shrink": shrink, **row} for row in srivastava.rows(shrink)]
 
 
 def test_the_other_presets_are_a_pair_and_the_papers_rows():
@@ -385,7 +385,7 @@ def paper(smoke):
     table, rng = Study(smoke), np.random.default_rng(1)
     template = trials_of(smoke).query("dropout_rate == 0.5")
     parts = []
-    for number, row in enumerate(srivastava(1)):
+    for number, row in enumerate(srivastava.rows(1)):
         rows = template.copy()
         for field, value in row.items():
             rows[field] = value
@@ -400,8 +400,7 @@ def paper(smoke):
 @pytest.mark.parametrize("name", BELOW)
 def test_rows_of_the_paper_are_compared_by_accuracy(paper, name, monkeypatch):
     untrained(monkeypatch)
-    (claim,) = [claim for claim in CLAIMS if claim.id == name]
-    for effect, (first, second) in zip(claim.test(paper), BELOW[name], strict=True):
+    for effect, (first, second) in zip(effects(dropout, name, paper), BELOW[name], strict=True):
         better, worse = (
             studies.by_the_others(paper.trials, group, "test/accuracy", "valid/loss", -1).to_numpy()
             for group in (first, second)
@@ -409,6 +408,7 @@ def test_rows_of_the_paper_are_compared_by_accuracy(paper, name, monkeypatch):
         np.testing.assert_allclose(effect.values, better - worse, rtol=1e-9)
         expected = (-0.001, np.inf) if name.startswith("gaussian") else POSITIVE
         assert effect.expected == expected
+        assert effect.measured == f"test/accuracy: {first} − {second}"
 
 
 def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
@@ -417,15 +417,70 @@ def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
     assert {judgement.claim.id for judgement in judged if judgement.parts} == {"dropout-helps"}
     lacking = {judgement.verdict for judgement in judged if not judgement.parts}
     assert lacking == {"inconclusive"}
+    with pytest.raises(Missing):
+        effects(dropout, "units-are-treated-alike", Study(smoke))
 
 
-def test_the_figures_show_rates_and_gains(smoke, full):
-    drawn = dropout.figures(Study(smoke))
-    assert set(drawn) == {"rates", "gains"}
-    for name in drawn:
+FIVE = [("32", 300), ("128", 100), ("128", 300), ("128", 1000), ("512", 300)]
+
+
+def test_the_figures_of_a_study_are_those_that_it_has_points_for(smoke):
+    assert list(dropout.FIGURES) == ["rates", "gains", "published"]
+    for name in ("rates", "gains"):
+        assert any(panel.has_data() for panel in dropout.FIGURES[name](Study(smoke)).axes)
         assert (smoke / "report" / f"{name}.png").exists()
-    assert {key: list(points) for key, points in dropout.lines(full).items()} == {
-        key: [0.0, *RATES]
-        for key in [("32", 300), ("128", 100), ("128", 300), ("128", 1000), ("512", 300)]
-    }
-    assert next(iter(dropout.lines(full))) == ("32", 300)
+    with pytest.raises(Missing):
+        dropout.FIGURES["published"](Study(smoke))
+    assert not (smoke / "report" / "published.png").exists()
+
+
+def test_a_study_of_the_papers_rows_alone_has_their_figure_alone(paper):
+    for name in ("rates", "gains"):
+        with pytest.raises(Missing):
+            dropout.FIGURES[name](paper)
+    (panel,) = srivastava.published_figure(paper).axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == list(PUBLISHED)
+    (crosses,) = [line for line in panel.lines if line.get_marker() == "x"]
+    np.testing.assert_allclose(crosses.get_xydata()[:, 0], np.divide(list(PUBLISHED.values()), 100))
+    for dot, group in zip(panel.containers, PUBLISHED, strict=True):
+        accuracy = studies.by_the_others(paper.trials, group, "test/accuracy", "valid/loss", -1)
+        np.testing.assert_allclose(dot.lines[0].get_xydata()[:, 0], [1 - accuracy.mean()])
+
+
+def test_lines_are_ordered_by_width_and_examples(full):
+    lines = {key: list(points) for key, points in dropout.lines(full).items()}
+    assert lines == {key: [0.0, *RATES] for key in FIVE}
+    assert list(lines) == FIVE
+
+
+def test_rates_are_drawn_by_width_and_by_training_examples(full):
+    widths, sizes = dropout.rates_figure(full).axes
+    assert widths.get_title() == "width (300 examples)"
+    assert sizes.get_title() == "training examples (width 128)"
+    labels = {"32": ("32", 300), "128": ("128", 300), "512": ("512", 300)}
+    examples = {f"{n} examples": ("128", n) for n in SIZES}
+    for panel, keys in [(widths, labels), (sizes, examples)]:
+        assert [line.get_label() for line in panel.containers] == list(keys)
+        for line, (hidden, size) in zip(panel.containers, keys.values(), strict=True):
+            rows = full.trials
+            rows = rows[(rows["hidden"] == hidden) & (rows["train_size"] == size)]
+            error = 1 - rows.groupby("dropout_rate")["test/accuracy"].mean()
+            np.testing.assert_allclose(line.lines[0].get_xydata()[:, 0], [0.0, *RATES])
+            np.testing.assert_allclose(line.lines[0].get_xydata()[:, 1], error, rtol=1e-9)
+
+
+def test_other_networks_are_drawn_by_both(full):
+    table, rows = Study(full.directory), full.trials.query("hidden == '128' and train_size == 100")
+    table.trials = rows.assign(hidden="64")
+    (panel,) = dropout.rates_figure(table).axes
+    assert [line.get_label() for line in panel.containers] == ["width 64, 100 examples"]
+
+
+def test_gains_are_drawn_at_every_width_and_size(full):
+    (panel,) = dropout.gains_figure(full).axes
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert labels == [f"width {hidden}, {size} examples" for hidden, size in FIVE]
+    for dot, key in zip(panel.containers, FIVE, strict=True):
+        np.testing.assert_allclose(
+            dot.lines[0].get_xydata()[:, 0], [gain(full, *key).mean()], rtol=1e-9
+        )

@@ -29,17 +29,17 @@ def named(cell: str) -> list[str]:
 @pytest.mark.parametrize("function", sorted({f for row in ROWS for f in named(row[2])}))
 def test_every_function_is_there(function):
     module, _, name = function.rpartition(".")
-    found = getattr(importlib.import_module(f"ablax.{module}"), name)
-    assert callable(found) or isinstance(found, dict)
+    value = getattr(importlib.import_module(f"ablax.{module}"), name)
+    assert callable(value) or isinstance(value, dict)
 
 
 @pytest.mark.parametrize("test", sorted({t for row in ROWS for t in named(row[3])}))
 def test_every_test_is_there(test):
     file, _, name = test.partition("::")
     folders = [ROOT / "tests", ROOT / "tests" / "experiments", ROOT / "lib" / "ablax"]
-    found = [folder / file for folder in folders if (folder / file).is_file()]
-    assert found, file
-    assert not name or f"def {name}(" in found[0].read_text()
+    files = [folder / file for folder in folders if (folder / file).is_file()]
+    assert files, file
+    assert not name or f"def {name}(" in files[0].read_text()
 
 
 def test_every_row_has_a_function_a_test_and_an_experiment():

@@ -438,7 +438,7 @@ def test_without_a_clock_nothing_is_said_of_time(tmp_path):
     groups = {"constant": BATCH, TIMED: EXAMPLES}
     settings = [PLAIN | {"group": name, "batch_size": size} for name, size in groups.items()]
     table = made_up(tmp_path, settings)
-    with pytest.raises(Missing, match="timed"):
+    with pytest.raises(Missing, match="no launch"):
         effects(optimization, "stochastic-beats-batch-at-equal-time", table)
     assert not any(panel.has_data() for panel in optimization.batches_figure(table).axes)
 

@@ -17,6 +17,8 @@ from ablax.cli import flags
 from ablax.cli.main import main
 from ablax.data import load, split
 from ablax.engine.engine import Engine
+from ablax.errors import Missing, UserError
+from ablax.experiment import experiment_of
 from ablax.report.claims import judge_all
 from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
@@ -28,7 +30,7 @@ from experiments.regularization import Config, points
 from tests.experiments import studies
 from tests.experiments.studies import trial_of, trials_of
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+COLUMNS = (Path(__file__).parents[2] / "docs" / "run_directory.md").read_text()
 QUICK = ["--steps", "40", "--eval-every", "10", "--width", "4"]
 launch = partial(studies.launch, "regularization")
 
@@ -77,8 +79,8 @@ def test_every_trial_of_the_plan_is_there_once(smoke, trials):
 
 
 def test_every_column_is_documented(trials):
-    """The first cells of the README's table; train/… stands for all columns of that split."""
-    _, _, text = README.partition("Columns of `trials.parquet`:")
+    """The first cells of the table in docs/; train/… stands for all columns of that split."""
+    _, _, text = COLUMNS.partition("Columns of `trials.parquet`:")
     rows = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     metrics = next(row for row in rows if "`train/…`" in row)
@@ -182,7 +184,7 @@ def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
         assert re.fullmatch(
             rf"best   model={model}\b.*: test accuracy 0\.\d+ ± 0\.\d+"
             rf"(, [+−-]?\d\S* ± \S+ against model={model})? \(mean and 95% interval over 3 "
-            r"restarts; the others' validation loss chooses it for [0-3]\)",
+            r"restarts; selected by leave-one-out validation loss in [0-3]/3 restarts\)",
             best,
         )
     assert re.fullmatch(r"time   \d+\.\d s, 0 trials trained", time)
@@ -229,11 +231,9 @@ def test_report_alone_writes_the_same_again(smoke, capsys):
 
 
 def test_the_default_study_is_as_large_as_promised():
-    module: Any = regularization
-    asked = flags.parse("regularization", module, [])
-    plan = make_plan(
-        "regularization", module, asked.config, restarts=asked.restarts, seed=asked.seed
-    )
+    experiment = experiment_of(regularization)
+    asked = flags.parse(experiment, "regularization", [])
+    plan = make_plan(experiment, asked.config, restarts=asked.restarts, seed=asked.seed)
     assert len(plan.points) >= 16
     assert plan.restarts >= 16
     assert len(plan.trials()) == len(plan.points) * plan.restarts >= 256
@@ -269,6 +269,25 @@ def test_strengths_that_are_given_replace_the_table():
     assert points_of(l2=(0.5,)) == [{"model": "mlp", "l2": 0.5}]
     both = points_of(model=("linear", "mlp"), l1=(0.5,))
     assert both == [{"model": "linear", "l1": 0.5}, {"model": "mlp", "l1": 0.5}]
+
+
+def test_a_linear_model_is_there_once_whatever_the_hidden_layers():
+    wide = points_of(width=(8, 16))
+    linear = [p for p in wide if p["model"] == "linear"]
+    assert linear == [p | {"width": 8} for p in points_of(model=("linear",))]
+    assert [p for p in wide if p["model"] == "mlp"] == [
+        p | {"width": width} for p in points_of(model=("mlp",)) for width in (8, 16)
+    ]
+
+
+def test_what_a_linear_model_lacks_is_refused():
+    with pytest.raises(UserError, match="--dropout-rate: the linear model"):
+        points_of(model=("linear", "mlp"), dropout_rate=(0.0, 0.5))
+    with pytest.raises(UserError, match="--depth: the linear model"):
+        points_of(model=("linear",), depth=(1, 2))
+    assert points_of(model=("linear",), dropout_rate=(0.0,)) == [
+        {"model": "linear", "dropout_rate": 0.0}
+    ]
 
 
 def test_other_axes_multiply_the_points():
@@ -454,6 +473,10 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
     judged = judge_all(regularization.CLAIMS, table)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == possible
     assert {j.verdict for j in judged if not j.parts} == {"inconclusive"}
+    for judgement in judged:
+        if not judgement.parts:
+            with pytest.raises(Missing):
+                judgement.claim.effects(table)
 
 
 def test_measures_are_those_of_the_snapshots(tmp_path):

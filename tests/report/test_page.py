@@ -1,5 +1,6 @@
 """The report: what its page says, that every number leads to its trials, and what it lacks."""
 
+import html
 import json
 import math
 import re
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.report import page
+from ablax.errors import UserError
+from ablax.report import page, selection
 from ablax.report import plot as figures
 from ablax.report.ablation import ablation, ablation_frame, points_frame
 from ablax.report.claims import Claim
@@ -163,16 +165,129 @@ def test_a_figure_that_shows_nothing_is_left_out(tmp_path):
         ax.scatter([1], [1])
         return figure
 
-    def lacking(study):
-        return study.array("weights")
-
-    drawn = {"empty": empty, "half": half, "lacking": lacking}
+    drawn = {"empty": empty, "half": half}
     drawn["picture"] = lambda study: figures.images({"a": np.ones((1, 2, 2))})
     path = build(table, figures=drawn)
-    assert not (path.parent / "lacking.png").exists(), "its points are missing"
     assert {"half.png", "picture.png"} <= {p.name for p in path.parent.iterdir()}
     assert not (path.parent / "empty.png").exists()
     assert "empty" not in (path.parent / "report.md").read_text()
+
+
+def line_of(name):
+    """A figure whose caption is its name."""
+
+    def draw(study):
+        figure, (panel,) = figures.panels(1)
+        panel.plot([1, 2])
+        return figures.captioned(figure, f"The {name} one.")
+
+    return draw
+
+
+LACKING = {
+    "its array": lambda study: study.array("weights"),
+    "its point": lambda study: study.values("gone", "l2_norm"),
+    "its column": lambda study: study.largest("gone"),
+    "its method": lambda study: selection.methods(study)["gone"],
+    "its lines": lambda study: figures.interval_panels({}, "Nothing."),
+}
+
+
+@pytest.mark.parametrize("lacking", LACKING.values(), ids=list(LACKING))
+def test_a_figure_whose_points_are_missing_is_left_out(lacking, tmp_path):
+    """And it alone: those before and after it are drawn, and named."""
+    study = two_points(tmp_path)
+    drawn = {"first": line_of("first"), "lacking": lacking, "last": line_of("last")}
+    path = build(study, [CLAIM], figures=drawn)
+    own = {"first.png", "first.svg", "last.png", "last.svg"}
+    files = {file.name for file in path.parent.iterdir()}
+    standard = {file.name for file in build(two_points(tmp_path / "0"), [CLAIM]).parent.iterdir()}
+    assert files == standard | own
+    for file in FILES:
+        text = written(tmp_path, file)
+        assert text.index("The first one.") < text.index("The last one.")
+        assert "lacking" not in text
+        assert "L2 shrinks." in text, "the rest of the report is there"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("depth"), LookupError("depth"), IndexError("depth"), UserError("depth")]
+)
+def test_a_mistake_in_a_figure_is_not_a_figure_without_points(error, tmp_path):
+    def draw(study):
+        raise error
+
+    with pytest.raises(type(error), match="depth"):
+        build(two_points(tmp_path), figures={"first": line_of("first"), "wrong": draw})
+
+
+def test_a_figure_is_drawn_from_the_study_of_the_report(tmp_path):
+    study, seen = two_points(tmp_path), []
+    build(study, figures={"mine": lambda study: seen.append(study) or line_of("own")(study)})
+    assert seen == [study]
+
+
+# The paragraphs about the experiment
+
+SOURCE = "Source: a book, page 3."
+DESCRIPTION = "\n\n".join(
+    ["Does it help?", "Ten points of\ntwo lines.", SOURCE, "Command: ./launch.sh toy", "It helps."]
+)
+EXPECTED = "Expected: accuracy 0.61 with & 0.51 without."
+WHOLE = [*DESCRIPTION.split("\n\n"), EXPECTED]
+
+
+def about(study, description=DESCRIPTION, expected=EXPECTED):
+    """The paragraphs about the experiment on its page and in its Markdown, which are the same."""
+    build(study, question=description, expected=expected)
+    text = written(study.directory, "report.md").removeprefix("# toy\n\n")
+    markdown = text[: text.index("\n\n**")].split("\n\n")
+    source = written(study.directory, "report.html")
+    source = source[source.index("</h1>") : source.index('<p class="answer">')]
+    paragraphs = re.findall(r"<p[^>]*>(.*?)</p>", source, re.DOTALL)
+    assert [html.unescape(paragraph) for paragraph in paragraphs] == markdown
+    return markdown
+
+
+def test_the_default_study_is_described_with_what_is_expected_of_it(tmp_path):
+    assert about(two_points(tmp_path, preset="default")) == WHOLE
+
+
+@pytest.mark.parametrize("study", [{"preset": None}, {"preset": "smoke"}, {"preset": "paper"}, {}])
+def test_of_another_study_the_question_and_the_source_alone_are_true(study, tmp_path):
+    """Flags, or another preset, made it another: neither its sizes nor its numbers are these."""
+    assert about(two_points(tmp_path, **study)) == ["Does it help?", SOURCE]
+
+
+@pytest.mark.parametrize("preset", ["default", "smoke"])
+def test_a_description_of_a_line_is_the_question(preset, tmp_path):
+    study = two_points(tmp_path, preset=preset)
+    assert about(study, "Does it help?", "") == ["Does it help?"]
+
+
+def test_a_source_is_a_paragraph_that_says_so(tmp_path):
+    """Of several each; a paragraph that has the word elsewhere is none."""
+    text = "Source: is it one?\n\nThe Source: no.\n\nSource: a.\n\nSources are.\n\nSource: b."
+    shown = about(two_points(tmp_path, preset="smoke"), text)
+    assert shown == ["Source: is it one?", "Source: a.", "Source: b."]
+
+
+def test_a_remark_is_shown_with_its_claim(tmp_path):
+    """On the page and in Markdown; without it neither knows of one."""
+    remark = "the largest weights | have & no <bound>"
+    other = Claim("other", "Another.", "notes", expecting([1.0, 1.1], "other"))
+    study = two_points(tmp_path)
+    for remarks in (None, {}, {"grows": remark}):
+        build(study, [CLAIM, other], remarks=remarks)
+        assert not any("Why:" in written(tmp_path, file) for file in FILES)
+    page_ = read(study, claims=[CLAIM, other], remarks={"shrinks": remark, "grows": "no"})
+    shown = next(t for t in page_.tables if t.texts()[0][0] == "claim").texts()
+    assert [row[2].split("\n")[1:] for row in shown[1:]] == [[f"Why: {remark}"], []]
+    (claims, *_) = markdown_tables(written(tmp_path, "report.md"))
+    assert [row[2].split("\n")[1:] for row in claims[1:]] == [[f"Why: {remark}"], []]
+
+
+# The rest of the page
 
 
 def test_the_plan_the_provenance_and_the_times_are_on_the_page(tmp_path):
@@ -218,7 +333,7 @@ def test_the_answer_is_the_best_of_every_baseline(tmp_path):
     table = write(tmp_path, [BASE, WEAK, STRONG, LINEAR], trials)
     first, second = page.answers(table)
     assert first.startswith("l2=0.1: test accuracy 0.60 ± 0.25, 0 ± 0 against base")
-    assert "the others' validation loss chooses it for 3" in first
+    assert "selected by leave-one-out validation loss in 3/3 restarts" in first
     assert second.startswith("linear: test accuracy 0.60 ± 0.25 (mean and 95% interval over 3")
 
 
@@ -231,9 +346,8 @@ def test_a_page_does_not_begin_with_a_list_of_answers(n, answers, tmp_path):
 
 def test_one_restart_is_said_to_be_one(tmp_path):
     (answer,) = page.answers(two_points(tmp_path, restarts=1))
-    assert answer == (
-        "l2=0.1: test accuracy 0.6, +0.1 against base (one restart; chosen by its validation loss)"
-    )
+    sentence = "l2=0.1: test accuracy 0.6, +0.1 against base"
+    assert answer == f"{sentence} (one restart; selected by its validation loss)"
 
 
 def test_a_gain_is_said_to_be_of_fewer_restarts_where_the_baseline_lacks_some(tmp_path):

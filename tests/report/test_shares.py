@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ablax.errors import Missing
 from ablax.report import page
 from ablax.report.ablation import ablation
 from ablax.report.claims import Claim, evidence_in_words, judge
-from ablax.report.quantities import Effect
-from ablax.report.quantities import column as column_of
+from ablax.report.quantities import Effect, column
 from ablax.report.statistics import mean_interval
-from tests.report.runs import BASE, STRONG, WEAK, build, expecting, point, series, trial, write
+from tests.report.runs import BASE, STRONG, WEAK, build, expecting, series, write
 
 INF = math.inf
 COUNTS = [(0, 1), (1, 1), (0, 4), (4, 4), (3, 4), (1, 20), (19, 20), (50, 100), (256, 256)]
@@ -113,13 +111,12 @@ def test_the_answer_has_the_interval_of_the_table(tmp_path):
 # Effects and claims
 
 
-def claim(*effects, **said):
-    parts = [expecting(e.values, e.measured, e.expected, share=e.share) for e in effects]
-    return Claim("id", "A sentence.", "notes", *parts, **said)
+def claim(*expectations, level=0.05):
+    return Claim("id", "A sentence.", "notes", *expectations, level=level)
 
 
 @pytest.fixture
-def table(tmp_path):
+def study(tmp_path):
     rows = [
         row
         for of, solved in ((BASE, bits(2, 20)), (WEAK, bits(19, 20)), (STRONG, bits(20, 20)))
@@ -130,9 +127,9 @@ def table(tmp_path):
 
 @pytest.mark.parametrize(("successes", "n"), COUNTS)
 @pytest.mark.parametrize("level", [0.05, 0.01])
-def test_the_effect_of_a_share_is_judged_by_the_exact_interval(table, successes, n, level):
-    effect = Effect(bits(successes, n), "solved", (0.5, INF), share=True)
-    (part,) = judge(claim(effect, level=level), table).parts
+def test_the_effect_of_a_share_is_judged_by_the_exact_interval(study, successes, n, level):
+    solved = expecting(bits(successes, n), "solved", (0.5, INF), share=True)
+    (part,) = judge(claim(solved, level=level), study).parts
     assert ends(part.interval) == pytest.approx(exact(successes, n, 1 - level))
     assert part.interval.n == n
     low, high = part.interval.low, part.interval.high
@@ -140,7 +137,7 @@ def test_the_effect_of_a_share_is_judged_by_the_exact_interval(table, successes,
     assert part.verdict == expected
 
 
-def test_an_effect_is_no_share_unless_it_says_so(table):
+def test_an_effect_is_no_share_unless_it_says_so(study):
     values = bits(19, 20)
     plain, share = (Effect(values, "solved", share=share) for share in (False, True))
     assert not Effect(values, "solved").share
@@ -149,81 +146,35 @@ def test_an_effect_is_no_share_unless_it_says_so(table):
     # All solved: Student's t is sure of it after four restarts, the exact interval is not.
     certain = np.ones(4)
     for said, verdict in ((False, "supported"), (True, "inconclusive")):
-        effect = Effect(certain, "solved", (0.5, INF), share=said)
-        assert judge(claim(effect), table).verdict == verdict
+        solved = expecting(certain, "solved", (0.5, INF), share=said)
+        assert judge(claim(solved), study).verdict == verdict
 
 
-def test_a_share_of_nothing_decides_nothing(table):
-    found = judge(claim(Effect(np.array([]), "solved", share=True)), table)
+def test_a_share_of_nothing_decides_nothing(study):
+    found = judge(claim(expecting([], "solved", share=True)), study)
     assert found.verdict == "inconclusive"
 
 
-def test_the_evidence_of_a_share_is_printed_with_its_ends(table):
-    (line,) = evidence_in_words(judge(claim(Effect(bits(20, 20), "solved", share=True)), table))
+def test_the_evidence_of_a_share_is_printed_with_its_ends(study):
+    solved = expecting(bits(20, 20), "solved", share=True)
+    (line,) = evidence_in_words(judge(claim(solved), study))
     assert line.startswith("solved = ")
     assert line.endswith("(expected > 0), n = 20")
     assert "± 0 " not in line
 
 
-@pytest.mark.parametrize("remark", ["", "the sentence is about infinitely many examples."])
-def test_a_remark_is_the_last_line_of_the_evidence(table, remark):
-    effect = Effect(np.array([0.1, 0.2, 0.3]), "column")
-    for effects in ((effect,), (effect, effect), ()):
-        lines = evidence_in_words(judge(claim(*effects, remark=remark), table))
-        plain = evidence_in_words(judge(claim(*effects), table))
-        assert lines == [*plain, *([f"Why: {remark}"] if remark else [])]
-
-
-def test_a_remark_changes_no_verdict(table):
-    for bounds in ((0.5, INF), (0.99, INF), (0.0, 0.5)):
-        effect = Effect(bits(19, 20), "solved", bounds, share=True)
-        plain, remarked = (judge(claim(effect, remark=words), table) for words in ("", "why"))
-        assert plain.verdict == remarked.verdict
-        assert plain.parts == remarked.parts
-
-
-# within
-
-
-def test_within_is_an_effect_of_every_point_with_these_settings(table):
-    solved = column_of("solved", share=True, measured="share solved")
-    effects = (solved.everywhere > 0.5).effects(table)
-    assert [e.measured for e in effects] == [
+def test_the_claim_of_a_share_is_judged_at_every_point_by_itself(study):
+    """From the column of the study to the verdicts."""
+    solved = column("solved", share=True, measured="share solved")
+    found = judge(claim(solved.everywhere > 0.5), study)
+    assert [part.measured for part in found.parts] == [
         "share solved, base", "share solved, l2=0.1", "share solved, l2=1",
     ]  # fmt: skip
-    assert all(e.expected == (0.5, INF) and e.share for e in effects)
-    np.testing.assert_array_equal(effects[1].values, table.values("l2=0.1", "solved"))
-    solved = column_of("solved", measured="share solved", l2=0.1, model="mlp")
-    (one,) = (solved.everywhere > 0).effects(table)
-    assert one.measured == "share solved, l2=0.1"
-    assert not one.share
-    assert [part.verdict for part in judge(claim(*effects), table).parts] == [
-        "refuted", "supported", "supported",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("column", "where"),
-    [("no_such_column", {}), ("solved", {"l2": 7.0}), ("solved", {"model": "linear", "l2": 0.1})],
-)
-def test_within_lacks_what_the_study_lacks(table, column, where):
-    expected = column_of(column, **where).everywhere > 0
-    with pytest.raises(Missing):
-        expected.effects(table)
-    found = judge(Claim("id", "A sentence.", "notes", expected), table)
-    assert (found.verdict, found.parts) == ("inconclusive", ())
-
-
-def test_within_leaves_points_without_the_column_out(tmp_path):
-    """Points of another program may not measure it; what is missing at one restart is missing."""
-    other, half = point("other", "other", model="linear"), point("half", "half", l1=0.5)
-    rows = [*series(BASE, angle=[1.0, 2.0]), trial(other, 0), trial(other, 1)]
-    rows += series(half, angle=[1.0, math.nan])
-    table = write(tmp_path, [BASE, other, half], rows)
-    (effect,) = column_of("angle").everywhere.within(0.0, 9.0).effects(table)
-    assert effect.measured == "angle, base"
-    assert effect.values.tolist() == [1.0, 2.0]
-    assert effect.values.dtype == np.float64
+    assert [part.verdict for part in found.parts] == ["refuted", "supported", "supported"]
+    for part, successes in zip(found.parts, (2, 19, 20), strict=True):
+        assert ends(part.interval) == pytest.approx(exact(successes, 20))
+    (part,) = judge(claim(solved.at(l2=0.1, model="mlp").everywhere > 0.5), study).parts
+    assert part == found.parts[1]
 
 
 # The page
