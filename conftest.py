@@ -25,6 +25,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parent
+collect_ignore = ["lib/ablax/bench/gpu_peers.py"]  # needs torch, which tests do without
 ALONE = "starts processes or measures time"
 """Group of the tests that one worker runs one after another."""
 STARTS_PROCESSES = (

@@ -15,7 +15,7 @@ from tests.toys import SHORT, experiment, network
 GRID = replace(
     SHORT, learning_rate=(0.05, 0.3, 1e30), dropout_rate=(0.0, 0.5), steps=40, patience=3.0, width=4
 )
-TOY = experiment(network, PRESETS={"smoke": Preset(GRID, 3)})
+TOY = experiment(network, presets={"smoke": Preset(GRID, 3)})
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def _mesh(devices):
 
 
 def test_a_sound_program_keeps_every_promise(audited):
-    assert _audit.main("toy", TOY, ["--processes", "1"]) == 0
+    assert _audit.main(TOY, "toy", ["--processes", "1"]) == 0
     promised = {f.what: f for f in audited if f.promised}
     assert len(promised) == 6
     assert all(f.words == "bit-equal" for f in promised.values())
@@ -56,7 +56,7 @@ def test_a_broken_promise_is_a_failure(audited, monkeypatch, broken):
         return found
 
     monkeypatch.setattr(_audit.Audit, broken, one_bit)
-    assert _audit.main("toy", TOY, ["--processes", "1", "--trials", "2"]) == 1
+    assert _audit.main(TOY, "toy", ["--processes", "1", "--trials", "2"]) == 1
     (wrong,) = [f for f in audited if f.broken]
     assert 0 < wrong.deviation < 1e-5
     assert "largest deviation" in wrong.words
@@ -83,4 +83,4 @@ def test_what_cannot_be_checked_is_no_failure():
 @pytest.mark.parametrize("flags", [["--preset", "none"], ["--trials", "0"]])
 def test_bad_flags_are_refused(flags):
     with pytest.raises(UserError, match=f"{flags[0]}: expected"):
-        _audit.main("toy", TOY, flags)
+        _audit.main(TOY, "toy", flags)

@@ -258,6 +258,9 @@ def test_values_are_float64_whatever_the_column_is(tmp_path):
         (solved["baseline"], [1, 0, 1]),
         (solved["baseline"] - solved["L2"], [1, 0, 0]),
         (steps["baseline"] / steps["L2"], [0.5, 1, 1.5]),
+        (column("solved", l2=0.0).everywhere, [1, 0, 1]),
+        (column("steps", l2=0.0).everywhere, [1, 2, 3]),
+        (quantities(lambda study: {"yes": [True, True]}), [1, 1]),
     ]:
         found = numbers(quantity, study)
         assert found.dtype == np.float64
@@ -474,6 +477,11 @@ def test_arithmetic_is_of_every_point_too(rows, study):
     assert list(found) == [f"(l2_norm, {name} / 2) − test/loss, {name}" for name in names]
     for values, name in zip(found.values(), names, strict=True):
         np.testing.assert_array_equal(values, norm[name] / 2 - loss[name])
+    again = measured((NORM.everywhere + LOSS.everywhere) - NORM.everywhere, study)
+    turned = measured(-NORM.everywhere + LOSS.everywhere, study)
+    for name, first, second in zip(names, again.values(), turned.values(), strict=True):
+        np.testing.assert_array_equal(first, norm[name] + loss[name] - norm[name])
+        np.testing.assert_array_equal(second, loss[name] - norm[name])
 
 
 def test_points_are_joined_with_themselves_alone(tmp_path):
