@@ -38,22 +38,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked slow")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests of a file in one worker, and all that start processes in one group."""
+    path = item.path.relative_to(ROOT).as_posix()
+    item.add_marker(
+        pytest.mark.xdist_group(ALONE if path.startswith(STARTS_PROCESSES) else path)
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests to --all; keep the tests of a file in one worker, largest files first."""
+    """Leave the slow tests to --all, unless they are named one by one."""
     named = any("::" in argument for argument in config.args)
     if not (config.getoption("--all") or named):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
-    sizes: dict[str, int] = {}
-    for item in items:
-        path = item.path.relative_to(ROOT).as_posix()
-        alone = path.startswith(STARTS_PROCESSES)
-        group = ALONE if alone else path
-        item.add_marker(pytest.mark.xdist_group(group))
-        sizes[path] = 10**9 if alone else item.path.stat().st_size
-    items.sort(key=lambda item: -sizes[item.path.relative_to(ROOT).as_posix()])
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -160,7 +160,7 @@ def test_devices_change_no_bit_and_slots_hardly_any(nets, record_property):
             jax.tree.leaves(one[i].snapshot), jax.tree.leaves(wide[i].snapshot), strict=True
         )
     ]
-    record_property("largest deviation of a parameter, 16 against 32 slots", max(deviations))
+    record_property("largest deviation of a parameter, 16 against 32 slots", float(max(deviations)))
     assert max(deviations) < 1e-4
 
 
