@@ -27,27 +27,39 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parent
 collect_ignore = ["lib/ablax/bench/gpu_peers.py"]  # needs torch, which tests do without
 ALONE = "starts processes or measures time"
-"""Group of the tests that one worker runs one after another."""
+"""Name of the tests that one worker runs one after another."""
 STARTS_PROCESSES = (
     "tests/bench", "tests/cli/test_processes.py", "tests/cli/test_launchers.py",
     "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/test_install.py",
 )  # fmt: skip
+
+TRAINED = {"short", "full", "oracle", "digits", "converged", "ours", "quick", "killed"}
+"""Fixtures that train a study of their own: whatever uses one is slow."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked slow")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a file in one worker, and all that start processes in one group."""
-    path = item.path.relative_to(ROOT).as_posix()
-    item.add_marker(
-        pytest.mark.xdist_group(ALONE if path.startswith(STARTS_PROCESSES) else path)
-    )
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one worker, and all that start processes in one of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return ALONE if path.startswith(STARTS_PROCESSES) else path
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the slow tests to --all, unless they are named one by one."""
+    for item in items:
+        if not TRAINED.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     named = any("::" in argument for argument in config.args)
     if not (config.getoption("--all") or named):
         slow = [item for item in items if item.get_closest_marker("slow")]

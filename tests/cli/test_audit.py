@@ -42,6 +42,7 @@ def test_a_sound_program_keeps_every_promise(audited):
     assert any(f.deviation > 0 for f in audited), "the dropped-out network without vmap differs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["alone", "resumed"])
 def test_a_broken_promise_is_a_failure(audited, monkeypatch, broken):
     """One bit of one number."""

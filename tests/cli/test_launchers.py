@@ -194,7 +194,7 @@ while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a signal ends a wait
 wait "$step"
 status=$?
 
-# 130: stopped, and the same command goes on; 143: a task that was not quick enough. A job that
+# 130: stopped, to be resumed by the same command; 143: a task that was not quick enough. A job that
 # was cancelled is no longer running, and stays so.
 case "$status" in
   130 | 143)
@@ -300,7 +300,7 @@ def batch(place: Path, srun: str, state: str = "RUNNING") -> subprocess.Popen:
     fake(place, "squeue", f"echo {state}")
     fake(place, "launch.sh", 'echo "launch.sh $* JAX_PLATFORMS=${JAX_PLATFORMS-unset}" >>asked')
     fake(place, "srun", f'echo srun "${{@:1:2}}" "${{@:4}}" >>asked\n{srun}')
-    text = submit.script(Where(on="slurm"), ["regularization"], place / "launch.sh")
+    text = submit.script(Where(on="slurm"), ["regularization"], [str(place / "launch.sh")])
     (place / "job.sh").write_text(text)
     subprocess.run(["bash", "-n", "job.sh"], check=True, capture_output=True)
     environ = {k: v for k, v in os.environ.items() if k != "ABLAX_PYTHON"}
@@ -481,8 +481,8 @@ def test_a_process_that_is_killed_ends_the_run(victim, capfd):
     *before, line = capfd.readouterr().err.splitlines()
     assert line == (
         f"error: process {victim} of 2 (the first is 0) was killed by SIGKILL, and the others were "
-        "ended. The run directory keeps everything up to the last checkpoint; the same command "
-        "goes on from there."
+        "ended. The run directory keeps everything up to the last checkpoint; rerun "
+        "the same command to resume."
     )
     assert "".join(before).endswith("last words")
     assert local.GRACE + local.KILL_AFTER + cluster.HEARTBEAT / 4 < 30
@@ -676,7 +676,7 @@ def test_sigterm_is_left_to_the_study():
         ("refuse", 2, "error: what was wrong"),
         ("fail", 1, "ArithmeticError"),
         ("exit", 2, ""),
-        ("interrupt", 130, "stopped; the same command goes on"),
+        ("interrupt", 130, "stopped; rerun the same command to resume"),
     ],
 )
 def test_a_process_that_fails_does_not_wait_for_the_others(then, status, said):

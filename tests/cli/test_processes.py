@@ -76,6 +76,7 @@ def whole(cache, tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_same_bytes(cache, whole, tmp_path):
     said = ended(launch(cache, *STUDY, "--out", str(tmp_path / "run"), "--processes", "2"), 0)
     assert results(tmp_path / "run") == results(whole)
@@ -84,6 +85,7 @@ def test_two_processes_leave_the_same_bytes(cache, whole, tmp_path):
     assert left == sorted(path.name for path in whole.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes by /proc")
 def test_a_process_that_dies_ends_the_run_and_the_run_resumes(cache, whole, tmp_path):
     """Killed after a checkpoint; then stopped by SIGTERM; then finished by one process."""
@@ -97,7 +99,7 @@ def test_a_process_that_dies_ends_the_run_and_the_run_resumes(cache, whole, tmp_
     assert time.monotonic() - started < 30
     assert "process 1 of 2" in said
     assert "SIGKILL" in said
-    assert "the same command goes on" in said
+    assert "rerun the same command to resume" in said
 
     process = launch(cache, "resume", str(directory), "--processes", "2")
     wait_for(process, directory, "checkpoints/*[0-9]")

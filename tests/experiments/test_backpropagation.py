@@ -27,12 +27,6 @@ launch = partial(studies.launch, "backpropagation")
 points = partial(studies.points_of, backpropagation, "backpropagation")
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--keep", "all")
-
-
 def target(y) -> np.ndarray:
     return np.clip(0.5 + np.float64(y) / 6, 0, 1)
 

@@ -25,12 +25,6 @@ points = partial(studies.points_of, large_weights, "large_weights")
 NAMES = ("accuracy", "loss", "loss_where_wrong", "slope")
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--keep", "all")
-
-
 def measured(x: np.ndarray, y: np.ndarray, w: np.ndarray, b: float, scale: float) -> dict:
     """{name: (sum, count)} of σ(scale · (xw + b))."""
     z = scale * (np.float64(x) @ np.float64(w) + float(b))
@@ -169,6 +163,7 @@ def test_neighbouring_factors_are_compared(smoke, monkeypatch):
 QUICK = ("--steps", 10, "--eval-every", 5, "--restarts", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "possible"),
     [(["--scale", 2], set()), (["--scale", 5, 2], {STEEPENS})],
@@ -184,6 +179,7 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
                 judgement.claim.effects(table)
 
 
+@pytest.mark.slow
 def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkeypatch):
     """A slope is compared with that of another factor, never with that of another rate."""
     table = Study(launch(tmp_path / "run", "--learning-rate", 0.1, 1.0, *QUICK))

@@ -35,12 +35,6 @@ TINY = (-1e-4, 1e-4)
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--keep", "all")
-
-
-@pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     out = tmp_path_factory.mktemp("digits") / "run"
     rates = ["--learning-rate", SLOW, GOOD]

@@ -28,11 +28,6 @@ X, Y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float), np.array([0, 1, 1, 0],
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
-
-
-@pytest.fixture(scope="module")
 def short(tmp_path_factory):
     """All points of the default, few starts and not for long: for what claims compute."""
     table = points()
@@ -419,6 +414,7 @@ def test_the_plane_goes_through_two_solutions_and_a_trap(smoke):
         np.testing.assert_allclose(random_restarts.error_of(3, weights[trial]), error, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
     own = ["--learning-rate", 0.5, 2, "--momentum", 0.5]  # rows of the table set the momentum

@@ -57,12 +57,6 @@ def results(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The smoke study: trained once for all tests of this file."""
-    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
-
-
-@pytest.fixture(scope="module")
 def trials(smoke):
     return trials_of(smoke)
 
@@ -177,7 +171,7 @@ def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
 
     monkeypatch.setattr(Engine, "__init__", trained)
     before = {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()}
-    launch(smoke, "--preset", "smoke")
+    launch(smoke, "--preset", "smoke", "--keep", "all")
     assert {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()} == before
     *bests, time, report = capsys.readouterr().out.splitlines()[-4:]
     for model, best in zip(("linear", "mlp"), bests, strict=True):
@@ -191,6 +185,7 @@ def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
     assert report == f"report {smoke / 'report' / 'report.html'}"
 
 
+@pytest.mark.slow
 def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
     """42 points to step 40, 14 to step 80, … : see the plan; claims without points say so."""
     out = launch(tmp_path / "run", "--preset", "smoke", "--halving", "3")
@@ -313,6 +308,7 @@ def tables(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
     typed = ["--dataset", tables / "kinds.csv", "--target", "target", *QUICK]
     typed += ["--model", "linear", "--l2", "0", "1e-3", "--restarts", "2", "--batch-size", "16"]
@@ -379,6 +375,7 @@ def test_arrays_of_a_users_own(tables, tmp_path):
     assert (out / "report" / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_official_images(name, tmp_path):
     folder = Path(os.environ.get("ABLAX_DATA", "none")) / name.replace("_", "-")
@@ -458,6 +455,7 @@ def test_without_dropout_the_mean_is_kept(trials):
     assert (np.abs(dropped - 1) > 1e-6).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "possible"),
     [
@@ -479,6 +477,7 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
                 judgement.claim.effects(table)
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_the_snapshots(tmp_path):
     typed = ["--l1", "0", "1e-3", "--dropout-rate", "0", "0.5", "--restarts", "2", *QUICK]
     out = launch(tmp_path / "run", *typed, "--keep", "all")
