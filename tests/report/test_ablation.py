@@ -169,7 +169,7 @@ def test_significance_is_at_the_level_of_the_study(level, significant, tmp_path)
     (row,) = ablation(methods(tmp_path, {"A": 0.1 + NOISE}, significance=level))[1:]
     assert row.versus.p_corrected == 2**-7
     assert row.significant(level) == significant
-    assert math.isnan(row.versus.settles_at) == significant
+    assert math.isnan(row.versus.restarts_needed) == significant
     frame = ablation_frame(methods(tmp_path, {"A": 0.1 + NOISE}, significance=level), [row])
     assert frame["significant"].tolist() == [significant]
 
@@ -179,7 +179,7 @@ def test_significance_is_of_the_corrected_p(tmp_path):
     gains = dict.fromkeys("ABCDEFGH", 0.1 + NOISE)
     rows = ablation(methods(tmp_path, gains))
     assert not any(row.significant(0.05) for row in rows)
-    assert all(row.versus.settles_at > 8 for row in rows[1:]), "p = 2⁻⁷ does not settle it"
+    assert all(row.versus.restarts_needed > 8 for row in rows[1:]), "p = 2⁻⁷ does not settle it"
     assert [row.significant(1 / 16) for row in rows] == [False] + [True] * 8
 
 
@@ -191,7 +191,7 @@ def test_more_restarts_reach_the_strictest_step_of_the_correction(level, names, 
     gains = {name: [0.1, 0.11] for name in names}
     table = methods(tmp_path, gains, restarts=2, models=models, significance=level)
     fewest = 1 + math.ceil(math.log2(len(names) * len(models) / level))
-    found = {row.versus.settles_at for row in ablation(table) if row.versus}
+    found = {row.versus.restarts_needed for row in ablation(table) if row.versus}
     assert found == {fewest}
 
 
@@ -203,15 +203,15 @@ def test_more_restarts_settle_a_difference_of_this_size(models, tmp_path):
         if row.versus:
             differences = gains[row.group]
             expected = restarts_to_settle(differences, 1 - 0.05 / compared)
-            assert row.versus.settles_at == expected > 1 + math.log2(compared / 0.05)
+            assert row.versus.restarts_needed == expected > 1 + math.log2(compared / 0.05)
 
 
 @pytest.mark.parametrize(
-    ("gain", "settles"), [([0.0] * 4, math.inf), ([0.1, -0.1] * 2, math.inf), ([0.1], math.nan)]
+    ("gain", "needed"), [([0.0] * 4, math.inf), ([0.1, -0.1] * 2, math.inf), ([0.1], math.nan)]
 )
-def test_where_nothing_differs_nothing_settles(gain, settles, tmp_path):
+def test_where_nothing_differs_no_number_of_restarts_is_enough(gain, needed, tmp_path):
     table = methods(tmp_path, {"A": gain}, restarts=len(gain))
-    np.testing.assert_equal(by_method(table)["mlp A"].versus.settles_at, settles)
+    np.testing.assert_equal(by_method(table)["mlp A"].versus.restarts_needed, needed)
 
 
 def test_without_named_baselines_every_point_is_a_row_against_the_first(tmp_path):
@@ -259,7 +259,7 @@ def test_the_columns_of_ablation_csv(tmp_path):
         "p (Holm)",
         *ends_of("probability of improvement"),
         "effect size",
-        "settles at n",
+        "restarts needed",
         "significant",
     ]
 
@@ -319,7 +319,7 @@ def test_the_frame_holds_what_the_rows_hold(tmp_path):
         assert line["Δ test/accuracy low"] == versus.difference.low
         assert line["probability of improvement"] == versus.improvement.estimate
         assert line["effect size"] == versus.effect_size
-        np.testing.assert_equal(float(line["settles at n"]), versus.settles_at)
+        np.testing.assert_equal(float(line["restarts needed"]), versus.restarts_needed)
 
 
 def test_points_csv_is_what_pandas_says(tmp_path):

@@ -14,8 +14,8 @@ from ablax.report.compare import comparison_table
 from ablax.report.statistics import Interval
 from ablax.report.tables import (
     Cell,
-    Line,
     Printed,
+    TableRow,
     ablation_table,
     interval_cell,
     latex,
@@ -130,7 +130,7 @@ NAMES = [
 
 def of_cells(*texts, bold=False):
     cells = tuple(Cell(text, bold=bold) for text in texts)
-    return Printed(tuple(texts), (Line(cells, rule=True), Line(cells)), "")
+    return Printed(tuple(texts), (TableRow(cells, rule=True), TableRow(cells)), "")
 
 
 @pytest.mark.parametrize("bold", [False, True])
@@ -322,14 +322,17 @@ def test_exactly_the_level_is_significant(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settles_at", "shown"),
+    ("restarts_needed", "shown"),
     [(NAN, ""), (math.inf, "no difference to settle"), (25.0, "21"), (12_004.0, "12,000")],
 )
-def test_more_restarts_are_beyond_those_there_are(settles_at, shown, tmp_path):
+def test_more_restarts_are_beyond_those_there_are(restarts_needed, shown, tmp_path):
     table = write(tmp_path, [BASE, WEAK], random_trials([BASE, WEAK]))
     baseline, row = ablation(table)
     assert more_restarts(baseline) == ""
-    assert more_restarts(replace(row, versus=replace(row.versus, settles_at=settles_at))) == shown
+    assert (
+        more_restarts(replace(row, versus=replace(row.versus, restarts_needed=restarts_needed)))
+        == shown
+    )
 
 
 def test_every_number_can_be_sorted_by(settled):

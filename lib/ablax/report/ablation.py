@@ -34,7 +34,7 @@ class Comparison:
         p_corrected: by Holm, over all rows of the table.
         improvement: the share of restarts at which the row is better, ties counting half.
         effect_size: the mean difference in standard deviations of the differences.
-        settles_at: restarts in all that would show a difference of this size as significant in
+        restarts_needed: restarts in all that would show a difference of this size as significant in
             this table; NaN where it is significant already, or nothing is known.
     """
 
@@ -44,11 +44,11 @@ class Comparison:
     p_corrected: float
     improvement: Interval
     effect_size: float
-    settles_at: float
+    restarts_needed: float
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A line of the ablation table: a baseline, or a method at the strength that was chosen.
 
     Attributes:
@@ -80,7 +80,7 @@ class Row:
         return self.versus is not None and self.versus.p_corrected <= level
 
 
-def ablation(study: Study) -> list[Row]:
+def ablation(study: Study) -> list[AblationRow]:
     """Each baseline, and each method at its chosen strength against it, on the test split."""
     column, sign = f"test/{study.headline.name}", study.headline.sign
     rows, groups = [], study.groups()
@@ -95,7 +95,7 @@ def ablation(study: Study) -> list[Row]:
             versus = _compared(baseline, differences, sign, study.significance / len(compared))
         values = study.numbers(chosen, column)
         rows.append(
-            Row(
+            AblationRow(
                 group,
                 chosen,
                 study.of(chosen),
@@ -123,20 +123,22 @@ def _compared(baseline: str, differences: np.ndarray, sign: int, level: float) -
     )
 
 
-def _corrected(rows: Sequence[Row], level: float) -> list[Row]:
+def _corrected(rows: Sequence[AblationRow], level: float) -> list[AblationRow]:
     """The rows with their p-values corrected for each other."""
     corrected = iter(holm([row.versus.p for row in rows if row.versus is not None]))
     lines = []
     for row in rows:
         if row.versus is not None:
             p = float(next(corrected))
-            settles_at = np.nan if p <= level else row.versus.settles_at
-            row = replace(row, versus=replace(row.versus, p_corrected=p, settles_at=settles_at))
+            restarts_needed = np.nan if p <= level else row.versus.restarts_needed
+            row = replace(
+                row, versus=replace(row.versus, p_corrected=p, restarts_needed=restarts_needed)
+            )
         lines.append(row)
     return lines
 
 
-def ablation_frame(study: Study, rows: Sequence[Row]) -> pd.DataFrame:
+def ablation_frame(study: Study, rows: Sequence[AblationRow]) -> pd.DataFrame:
     """The ablation table with every digit, for CSV."""
     name = study.headline.name
     lines = []
@@ -153,7 +155,7 @@ def ablation_frame(study: Study, rows: Sequence[Row]) -> pd.DataFrame:
             line |= _ends(f"Δ test/{name}", versus.difference)
             line |= {"p": versus.p, "p (Holm)": versus.p_corrected}
             line |= _ends("probability of improvement", versus.improvement)
-            line |= {"effect size": versus.effect_size, "settles at n": versus.settles_at}
+            line |= {"effect size": versus.effect_size, "restarts needed": versus.restarts_needed}
             line |= {"significant": row.significant(study.significance)}
         lines.append(line)
     return pd.DataFrame(lines)

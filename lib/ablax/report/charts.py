@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ablax.errors import Missing
 from ablax.report import selection
-from ablax.report.ablation import Row
+from ablax.report.ablation import AblationRow
 from ablax.report.plot import (
     COLOURS,
     MARKERS,
@@ -36,7 +36,7 @@ MOST_LINES = 6
 """Lines that a panel can carry before nobody tells them apart."""
 
 
-def standard(study: Study, rows: Sequence[Row]) -> dict[str, Figure]:
+def standard(study: Study, rows: Sequence[AblationRow]) -> dict[str, Figure]:
     """The charts of every report, by name; the first one sums the study up."""
     drawn = {"restarts": strips(study, rows)}
     if (map_ := heat_map(study)) is not None:
@@ -50,7 +50,7 @@ def standard(study: Study, rows: Sequence[Row]) -> dict[str, Figure]:
     return drawn
 
 
-def strips(study: Study, rows: Sequence[Row]) -> Figure:
+def strips(study: Study, rows: Sequence[AblationRow]) -> Figure:
     """Every restart of every row of the ablation table, under its mean and interval."""
     column, rows = f"test/{study.headline.name}", rows[:MOST_ROWS]
     several = len({_family(row) for row in rows}) > 1
@@ -81,7 +81,7 @@ def strips(study: Study, rows: Sequence[Row]) -> Figure:
     )
 
 
-def profiles(study: Study, rows: Sequence[Row]) -> Figure:
+def profiles(study: Study, rows: Sequence[AblationRow]) -> Figure:
     """Performance profiles: the share of restarts that are at least as good as a threshold.
 
     Source: Dolan and Moré 2002; with bands, Agarwal et al. 2021.
@@ -119,7 +119,7 @@ def profiles(study: Study, rows: Sequence[Row]) -> Figure:
     )
 
 
-def budget(study: Study, rows: Sequence[Row]) -> Figure:
+def budget(study: Study, rows: Sequence[AblationRow]) -> Figure:
     """Expected best of k restarts, the best by validation, against k."""
     column, sign = f"valid/{study.objective.name}", study.objective.sign
     figure, grid = _by_baseline(study, rows)
@@ -158,14 +158,14 @@ def budget(study: Study, rows: Sequence[Row]) -> Figure:
     return captioned(figure, caption)
 
 
-def _family(row: Row) -> str:
+def _family(row: AblationRow) -> str:
     """The baseline that a row is compared with, or is."""
     return row.versus.baseline if row.versus else row.chosen.point
 
 
-def _leading(study: Study, rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _leading(study: Study, rows: Sequence[AblationRow]) -> dict[str, list[AblationRow]]:
     """{baseline: its row and the best of those compared with it}, few enough to tell apart."""
-    families: dict[str, list[Row]] = {}
+    families: dict[str, list[AblationRow]] = {}
     for row in rows:
         families.setdefault(_family(row), []).append(row)
     merit = {id(row): study.headline.sign * row.mean.estimate for row in rows}
@@ -175,7 +175,7 @@ def _leading(study: Study, rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(list(families.items())[:3])
 
 
-def _by_baseline(study: Study, rows: Sequence[Row]) -> tuple[Figure, list[Axes]]:
+def _by_baseline(study: Study, rows: Sequence[AblationRow]) -> tuple[Figure, list[Axes]]:
     """A panel for each baseline, under its name."""
     baselines = list(_leading(study, rows))
     figure, axes = panels(len(baselines), width=5.0)

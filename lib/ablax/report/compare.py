@@ -16,7 +16,7 @@ from ablax.report.statistics import (
     welch_test,
 )
 from ablax.report.study import Chosen, Study, differences
-from ablax.report.tables import Cell, Line, Printed, interval_cell, latex, markdown, show_p
+from ablax.report.tables import Cell, Printed, TableRow, interval_cell, latex, markdown, show_p
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def comparison_table(a: Study, b: Study) -> Printed:
             Cell(show_p(p), float(p), bold=bold),
             Cell(str(row.difference.n), row.difference.n),
         )
-        lines.append(Line(cells))
+        lines.append(TableRow(cells))
     how = (
         "paired by restart (one seed): t intervals, sign-flip tests"
         if paired(a, b)

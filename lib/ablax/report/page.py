@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ablax.errors import Missing
 from ablax.experiment import Experiment
 from ablax.report import charts, plot, selection
-from ablax.report.ablation import Row, ablation, ablation_frame, points_frame
+from ablax.report.ablation import AblationRow, ablation, ablation_frame, points_frame
 from ablax.report.claims import Judgement, evidence_in_words, judge_all
 from ablax.report.study import Chosen, Study
 from ablax.report.tables import (
@@ -122,7 +122,7 @@ class Summary:
     warnings: tuple[str, ...]
 
 
-def summary(study: Study, rows: Sequence[Row]) -> Summary:
+def summary(study: Study, rows: Sequence[AblationRow]) -> Summary:
     warnings = []
     if missing := study.manifest["trials"] - study.n_finished:
         warnings.append(
@@ -182,7 +182,7 @@ def _rungs_in_words(study: Study) -> str:
     )
 
 
-def evidence(study: Study, rows: Sequence[Row]) -> list[Evidence]:
+def evidence(study: Study, rows: Sequence[AblationRow]) -> list[Evidence]:
     """The trials behind every row of both tables: ids, seeds, status and result."""
     lists = [(f"row-{i}", row.group, row.trials) for i, row in enumerate(rows)]
     lists += [(f"point-{i}", point, study.of(point)) for i, point in enumerate(study.settings)]

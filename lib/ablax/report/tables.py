@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablax.report import selection
-from ablax.report.ablation import Row
+from ablax.report.ablation import AblationRow
 from ablax.report.statistics import Interval
 from ablax.report.study import Study
 
@@ -32,7 +32,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A row of a table; `mark` is its look on the page, `rule` a line above it."""
 
     cells: tuple[Cell, ...]
@@ -43,7 +43,7 @@ class Line:
 @dataclass(frozen=True)
 class Printed:
     titles: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
     caption: str
 
 
@@ -84,7 +84,7 @@ def show_p(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def more_restarts(row: Row) -> str:
+def more_restarts(row: AblationRow) -> str:
     """How many restarts a row that is not significant lacks: "" of one that is."""
     lacking = _lacking(row)
     if lacking is None:
@@ -92,13 +92,13 @@ def more_restarts(row: Row) -> str:
     return "no difference to settle" if math.isinf(lacking) else f"{int(lacking):,}"
 
 
-def _lacking(row: Row) -> float | None:
-    if row.versus is None or math.isnan(row.versus.settles_at):
+def _lacking(row: AblationRow) -> float | None:
+    if row.versus is None or math.isnan(row.versus.restarts_needed):
         return None
-    return max(1.0, row.versus.settles_at - row.n)
+    return max(1.0, row.versus.restarts_needed - row.n)
 
 
-def ablation_table(study: Study, rows: Sequence[Row]) -> Printed:
+def ablation_table(study: Study, rows: Sequence[AblationRow]) -> Printed:
     """The table of a paper: each baseline, one change a row, what it changes and how surely."""
     name = f"test {study.headline.name}"
     titles = (
@@ -142,7 +142,7 @@ def ablation_table(study: Study, rows: Sequence[Row]) -> Printed:
             Cell(more_restarts(row), _lacking(row), link),
         ]
         mark = "best" if row.chosen.point in best else ""
-        lines.append(Line(tuple(cells), mark, rule=versus is None))
+        lines.append(TableRow(tuple(cells), mark, rule=versus is None))
     return Printed(titles, tuple(lines), ablation_caption(study, rows))
 
 
@@ -172,12 +172,12 @@ def points_table(study: Study) -> Printed:
             Cell(str(statuses.count("diverged")), statuses.count("diverged"), link),
         )
         mark = "best" if point in best else "selected" if point in chosen else ""
-        lines.append(Line(cells, mark, rule=groups[point] != previous))
+        lines.append(TableRow(cells, mark, rule=groups[point] != previous))
         previous = groups[point]
     return Printed(titles, tuple(lines), POINTS_CAPTION)
 
 
-def ablation_caption(study: Study, rows: Sequence[Row]) -> str:
+def ablation_caption(study: Study, rows: Sequence[AblationRow]) -> str:
     """Caption: the statistics, the selection of strengths, and the treatment of diverged trials."""
     name, selects = study.headline.name, any(len(g) > 1 for g in study.groups().values())
     compared = sum(row.versus is not None for row in rows)
@@ -247,7 +247,7 @@ POINTS_CAPTION = (
 )
 
 
-def _setting(row: Row) -> str:
+def _setting(row: AblationRow) -> str:
     """Settings of a row's point that its baseline does not have."""
     point = row.chosen.point
     if point in ("baseline", row.group):
