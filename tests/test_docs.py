@@ -65,6 +65,11 @@ def test_the_experiment_of_the_readme_runs_reports_and_resumes(own, tmp_path, mo
     assert "[" in capsys.readouterr().out
 
 
+def test_the_table_of_experiments_asks_what_they_ask():
+    asked = dict(re.findall(r"^\| `\./launch\.sh (\w+)` \| (.*\?) \|", README, flags=re.MULTILINE))
+    assert asked == {name: question_of(ROOT / "experiments" / f"{name}.py") for name in names()}
+
+
 def test_commands_of_the_docs_are_commands():
     used = set(re.findall(r"\./launch\.sh ([a-z_]+)(?![\w/.])", ALL))
     assert used <= {*COMMANDS, *names(), "test"}
