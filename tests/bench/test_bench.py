@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ablax.bench import tables
 from ablax.bench.workload import L2, pairs
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,9 @@ def quick(tmp_path_factory):
         *("--peers", "jax", "sklearn", "--parts", "segment", "busy", "growth"),
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text()), done.stdout
+    result = json.loads(out.read_text())
+    assert out.with_suffix(".md").read_text() == tables.markdown(result)
+    return result, done.stdout
 
 
 def test_every_side_trains_what_the_table_says(quick):
@@ -77,6 +80,15 @@ def test_every_target_has_a_verdict(quick):
         met = sign * target["measured"] >= sign * target["target"]
         assert target["verdict"] == ("met" if met else "missed")
         assert target["what"] in printed
+
+
+def test_the_page_has_every_table_of_the_terminal(quick):
+    result, _ = quick
+    page = tables.markdown(result)
+    for side in result["side_by_side"]["sides"].values():
+        assert f"| {side['trials_per_minute']:,.0f} |" in page
+    for lines in (block.splitlines() for block in page.split("\n\n") if block.startswith("|")):
+        assert len({line.count(" | ") for line in lines}) == 1, "a row lacks a cell"
 
 
 def test_the_json_says_where_it_comes_from(quick):

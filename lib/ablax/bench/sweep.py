@@ -66,11 +66,13 @@ def main(arguments: list[str]) -> None:
     result = measure(flags)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(flags.out, result)
+    page = flags.out.with_suffix(".md")
+    page.write_text(tables.markdown(result))
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
     tables.show(result, console)
-    console.print(f"written to {flags.out}")
+    console.print(f"written to {flags.out} and {page}")
 
 
 def measure(flags: Flags) -> dict[str, Any]:

@@ -1,33 +1,58 @@
-"""The numbers of the bench as tables for a terminal."""
+"""The numbers of the bench as tables, for a terminal and for docs/benchmarks.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+Part = str | Table
+
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Print everything that was measured, targets last."""
-    console.print(f"machine   {result['machine']}\nversions  {pairs(result['versions'])}")
-    console.print(f"command   {result['command']}\nwork      {result['work']}\n")
+    for part in parts(result):
+        console.print(part)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The same for docs/benchmarks.md."""
+    return "\n\n".join(map(_in_markdown, parts(result))) + "\n"
+
+
+def _in_markdown(part: Part) -> str:
+    if isinstance(part, str):
+        return "\n".join(f"- {line.strip()}" for line in part.strip().splitlines())
+    cells = [list(column.cells) for column in part.columns]
+    rows = [
+        [str(column.header) for column in part.columns],
+        ["---"] * len(cells),
+        *zip(*cells, strict=True),
+    ]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return f"{part.title}:\n\n" + "\n".join(lines)
+
+
+def parts(result: Mapping[str, Any]) -> Iterator[Part]:
+    yield (
+        f"machine   {result['machine']}\nversions  {pairs(result['versions'])}\n"
+        f"command   {result['command']}\nwork      {result['work']}\n"
+    )
     sides = result["side_by_side"]
-    console.print(side_by_side(sides, result["names"], result["absent"]))
+    yield side_by_side(sides, result["names"], result["absent"])
     if "segment" in result:
-        console.print(
-            table(
-                "A segment over a bare scan of the same shapes",
-                ["", "µs per trial·step", "over bare"],
-                [
-                    [name, f"{row['us_per_step']:.1f}", f"{row['over_bare']:.2f}"]
-                    for name, row in result["segment"].items()
-                ],
-            )
+        yield table(
+            "A segment over a bare scan of the same shapes",
+            ["", "µs per trial·step", "over bare"],
+            [
+                [name, f"{row['us_per_step']:.1f}", f"{row['over_bare']:.2f}"]
+                for name, row in result["segment"].items()
+            ],
         )
     if "busy" in result:
         busy = result["busy"]
         seconds = ", ".join(f"{n} 1 × {s:.1f} s" for n, s in busy["compile_seconds"].items())
-        console.print(
+        yield (
             f"Early stopping: {busy['trials']} trials, {busy['stopped_early']} stopped early, "
             f"median {busy['median_steps']:.0f} steps, on {busy['slots']} slots:\n"
             f"  slots busy until the queue is empty {busy['share_busy_until_queue_empty']:.1%}, "
@@ -35,41 +60,35 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             f"  compiled: {seconds}; while training: {busy['compilations_while_training']}\n"
         )
     if "slots" in result:
-        console.print(
-            table(
-                "Throughput against slots per device",
-                ["slots per device", "µs per trial·step", "trials per minute", "compile s"],
+        yield table(
+            "Throughput against slots per device",
+            ["slots per device", "µs per trial·step", "trials per minute", "compile s"],
+            [
                 [
-                    [
-                        f"{row['slots_per_device']}", f"{row['us_per_step']:.1f}",
-                        f"{row['trials_per_minute']:,.0f}", f"{row['compile_seconds']:.1f}",
-                    ]
-                    for row in result["slots"]
-                ],
-            )
+                    f"{row['slots_per_device']}", f"{row['us_per_step']:.1f}",
+                    f"{row['trials_per_minute']:,.0f}", f"{row['compile_seconds']:.1f}",
+                ]
+                for row in result["slots"]
+            ],
         )  # fmt: skip
     if "widths" in result:
-        console.print(widths(result["widths"], result["names"]))
+        yield widths(result["widths"], result["names"])
     if "growth" in result:
-        console.print(
-            table(
-                "Trials of 4 steps: ms per trial, equal if the host's work grows linearly",
-                ["trials", "engine", "whole study, compilation excluded"],
-                [
-                    [f"{row['trials']:,}", *(_per_trial(row, side) for side in ("engine", "study"))]
-                    for row in result["growth"]
-                ],
-            )
-        )  # fmt: skip
-    console.print(
-        table(
-            "Targets",
-            ["", "target", "measured", ""],
+        yield table(
+            "Trials of 4 steps: ms per trial, equal if the host's work grows linearly",
+            ["trials", "engine", "whole study, compilation excluded"],
             [
-                [t["what"], f"{t['sign']} {t['target']:g}", f"{t['measured']:.2f}", t["verdict"]]
-                for t in result["targets"]
+                [f"{row['trials']:,}", *(_per_trial(row, side) for side in ("engine", "study"))]
+                for row in result["growth"]
             ],
-        )
+        )  # fmt: skip
+    yield table(
+        "Targets",
+        ["", "target", "measured", ""],
+        [
+            [t["what"], f"{t['sign']} {t['target']:g}", f"{t['measured']:.2f}", t["verdict"]]
+            for t in result["targets"]
+        ],
     )
 
 
