@@ -1,11 +1,29 @@
 """The smoke study of every experiment, trained once for all tests and both workers."""
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ablax.engine.engine import Engine
 from tests.experiments.studies import launch
+
+
+@contextmanager
+def compiled_programs() -> Iterator[list[str]]:
+    """The text of every program that the engines of a study compile."""
+    texts: list[str] = []
+    made = Engine.__init__
+
+    def noted(self, *arguments, **options):
+        made(self, *arguments, **options)
+        texts.extend(program.as_text() for program in (self._segment, self._final))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "__init__", noted)
+        yield texts
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +38,9 @@ def smoke_study(tmp_path_factory):
         with (directory.parent / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (directory / "report" / "report.html").exists():
-                launch(name, directory, "--preset", "smoke", "--keep", "all")
+                with compiled_programs() as texts:
+                    launch(name, directory, "--preset", "smoke", "--keep", "all")
+                Path(f"{directory}.hlo").write_text("\n".join(texts))
         return directory
 
     return study

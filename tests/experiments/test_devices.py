@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 from ablax.cli.experiments import load, names
 from ablax.engine import slots
-from ablax.engine.engine import Engine
 from ablax.engine.mesh import AXIS, LANES, mesh_of, replicated, sharded
 from ablax.engine.programs import (
     Orders,
@@ -29,28 +29,13 @@ def plan_of(name):
     return make_plan(experiment, preset.config, restarts=preset.restarts, seed=0)
 
 
-def programs():
-    """(experiment, position of the program in its plan): a plan is made where it is needed."""
-    return [
-        pytest.param((name, i), id=f"{name}-{program.name.replace(' ', '-')}")
-        for name in names()
-        for i, program in enumerate(plan_of(name).programs)
-    ]
-
-
-@pytest.fixture(params=programs(), scope="module")
-def program(request):
-    name, i = request.param
-    return plan_of(name).programs[i]
-
-
-def test_no_program_waits_for_another_device(program):
-    """Segment, which holds retirement and refill, and final evaluation, compiled for eight."""
-    runner = Engine(program.task, program.example, mesh_of(jax.devices()[:8]), LANES)
-    for compiled in (runner._segment, runner._final):
-        text = compiled.as_text()
-        assert "fusion" in text
-        assert re.findall(COLLECTIVES, text) == []
+@pytest.mark.parametrize("name", names())
+def test_no_program_waits_for_another_device(name, smoke_study):
+    """Segment, which holds retirement and refill, and final evaluation, compiled for two."""
+    text = Path(f"{smoke_study(name)}.hlo").read_text()
+    assert text.count("ENTRY") == 2 * len(plan_of(name).programs)
+    assert "fusion" in text
+    assert re.findall(COLLECTIVES, text) == []
 
 
 def test_the_words_are_found_where_there_is_a_collective():
@@ -61,8 +46,15 @@ def test_the_words_are_found_where_there_is_a_collective():
     assert re.findall(COLLECTIVES, gather.as_text())
 
 
-def test_every_program_lowers_for_gpus_and_tpus(program):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_every_program_lowers_for_gpus_and_tpus(name):
     """On a machine that has neither: the whole vmapped, sharded functions, ahead of time."""
+    for program in plan_of(name).programs:
+        check_lowering(program)
+
+
+def check_lowering(program):
     mesh = mesh_of(jax.devices()[:8])
     task, n = program.task, 8 * LANES
     training = training_data(task)
