@@ -36,6 +36,7 @@ from ablax.study import grid as grid
 from ablax.task import StoppingRule as StoppingRule
 from ablax.task import Task as Task
 from ablax.task import Trial as Trial
+from ablax.task import whole as whole
 from ablax.tasks.supervised import Records as Records
 from ablax.tasks.supervised import Regularization as Regularization
 from ablax.tasks.supervised import supervised as supervised

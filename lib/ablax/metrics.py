@@ -32,6 +32,7 @@ from ablax.losses import mse as squared_error
 
 __all__ = [
     "ACCURACY",
+    "ERROR",
     "LOSS",
     "METRICS",
     "Metric",
@@ -155,13 +156,14 @@ def worst_rank(values: np.ndarray, failed: np.ndarray, metric: Metric) -> np.nda
 
 LOSS = Metric("loss", "min")
 ACCURACY = Metric("accuracy", "max")
+ERROR = Metric("error", "min")
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         LOSS,
         ACCURACY,
-        Metric("error", "min"),
+        ERROR,
         Metric("mse", "min"),
         Metric("mae", "min"),
     )

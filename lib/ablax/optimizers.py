@@ -38,6 +38,7 @@ would not hold to the bit, and a limit of inf would not be exactly off.
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ablax.errors import unknown
-from ablax.schedules import Schedule
+from ablax.schedules import Schedule, schedule
 from ablax.weights import weight_mask
 
 Scalar = Float[Array, ""] | float
@@ -243,7 +244,36 @@ def optimizer(
         chain.insert(0, clip_by_global_norm(clip_norm))
     if weight_decay is not None and "weight_decay" not in keywords:
         chain.append(add_weight_decay(learning_rate, weight_decay))
-    return optax.chain(*chain)
+    return optax.chain(*chain) if len(chain) > 1 else chain[0]
+
+
+def of_trial(name: str, decay: str = "constant") -> Callable[[Any], optax.GradientTransformation]:
+    """Return trial → the named optimizer at the hparams of the trial.
+
+    The learning rate is `trial.hparams.learning_rate`, under a schedule over the trial's steps;
+    momentum and weight decay are the trial's where its Config has such fields.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        decay: the schedule of the learning rate: "constant", "linear" or "cosine", to 0.
+
+    >>> from types import SimpleNamespace
+    >>> trial = SimpleNamespace(steps=10, hparams=SimpleNamespace(learning_rate=0.1, momentum=0.5))
+    >>> tx = of_trial("momentum", "cosine")(trial)
+    >>> updates, _ = tx.update(jnp.array(1.0), tx.init(jnp.array(0.0)))
+    >>> round(float(updates), 4)
+    -0.1
+    """
+
+    def chain(trial: Any) -> optax.GradientTransformation:
+        fields = ("momentum", "weight_decay")
+        scalars = {f: getattr(trial.hparams, f) for f in fields if hasattr(trial.hparams, f)}
+        rate = trial.hparams.learning_rate
+        if decay != "constant":
+            rate = schedule(decay, rate, steps=trial.steps)
+        return optimizer(name, rate, **scalars)
+
+    return chain
 
 
 def clip_by_global_norm(bound: Scalar) -> optax.GradientTransformation:

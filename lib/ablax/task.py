@@ -3,7 +3,7 @@
 A `Task` knows nothing of other trials: no function here has an axis over trials, and only
 the engine vmaps. The engine in turn knows nothing of networks. `supervised` builds the
 usual task out of a model, a loss and an optimizer; a custom task replaces one of its
-functions (`dataclasses.replace`) or brings its own.
+functions (`usual.replace(step=…)`) or brings its own.
 """
 
 import dataclasses
@@ -126,6 +126,15 @@ class Task:
     version: int = 1
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+
+    def replace(self, **changes: Any) -> "Task":
+        """The task with some of its functions or values exchanged."""
+        return dataclasses.replace(self, **changes)
+
+
+def whole(**values: Float[Array, ""]) -> Sums:
+    """Sums of values that belong to a split as a whole, and not to an example: each counts once."""
+    return {name: (value, jnp.float32(1)) for name, value in values.items()}
 
 
 def means(sums: Sums) -> dict[str, Array]:

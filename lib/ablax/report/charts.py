@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,12 +20,15 @@ from ablax.report.plot import (
     captioned,
     error_interval,
     error_label,
+    interval_panels,
     legend,
     panels,
     plt,
     shaded,
     with_intervals,
 )
+from ablax.report.plot import dots as plot_dots
+from ablax.report.quantities import Column
 from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval, share_interval
 from ablax.report.study import BASELINE, Chosen, Study
 
@@ -273,6 +277,51 @@ def _grid(study: Study):
     if min(map(len, axes)) < 2 or len(cells) != len(axes[0]) * len(axes[1]):
         return None
     return (fields[0], axes[0]), (fields[1], axes[1]), cells
+
+
+def lines(
+    panels_: Mapping[str, Mapping[str, Column]], caption: str, **options: Any
+) -> Callable[[Study], Figure]:
+    """The figure of columns against the field that they are by, with their intervals.
+
+    Args:
+        panels_: {title: {label: column}}: a panel each, with a line for every column.
+        caption: the sentence below the figure.
+        options: of `plot.interval_panels`: the width of a panel, and what `Axes.set` takes.
+
+    A figure of the success rate against σ, a line for each centre:
+
+        lines({"": {c: column("train/solved", by="sigma", centre=c) for c in CENTRES}}, "…")
+    """
+
+    def draw(study: Study) -> Figure:
+        drawn = {
+            title: {label: column.intervals(study) for label, column in columns.items()}
+            for title, columns in panels_.items()
+        }
+        return interval_panels(drawn, caption, **options)
+
+    return draw
+
+
+def dots(
+    panels_: Mapping[str, Column], caption: str, *, width: float = 6.4, **options: Any
+) -> Callable[[Study], Figure]:
+    """The figure of a column by method: a dot with its interval for each; arguments as `lines`."""
+
+    def draw(study: Study) -> Figure:
+        drawn = {title: column.intervals(study) for title, column in panels_.items()}
+        drawn = {title: rows for title, rows in drawn.items() if rows}
+        if not drawn:
+            raise Missing(f"nothing to draw: {caption}")
+        height = 1.2 + 0.27 * max(map(len, drawn.values()))
+        figure, axes = panels(len(drawn), width=width, height=height)
+        for ax, (title, rows) in zip(axes, drawn.items(), strict=True):
+            plot_dots(ax, {str(value): interval for value, interval in rows.items()})
+            ax.set(title=title, **options)
+        return captioned(figure, caption)
+
+    return draw
 
 
 def strengths(labels: Mapping[str, str]) -> Callable[[Study], Figure]:

@@ -14,8 +14,8 @@ from ablax.data.noise import relabelled
 from ablax.data.order import epoch_rows
 from ablax.data.splits import Split, Splits, Subset
 from ablax.errors import UserError
-from ablax.losses import mean, reduce
-from ablax.metrics import LOSS, Metric
+from ablax.losses import mean, mse, reduce, softmax_cross_entropy_with_integer_labels
+from ablax.metrics import ACCURACY, ERROR, LOSS, Metric, absolute_error, accuracy
 from ablax.task import Sums, Task, Trial
 
 
@@ -66,9 +66,9 @@ def supervised(
     model: nn.Module,
     splits: Splits,
     *,
-    loss: Callable[[Array, Array], Array],
     optimizer: Callable[[Trial], optax.GradientTransformation],
     batch_size: int,
+    loss: Callable[[Array, Array], Array] | None = None,
     metrics: Mapping[Metric, Callable[[Array, Array], Array]] | None = None,
     regularization: Regularization = Regularization(),
     records: Records = Records(),
@@ -85,12 +85,14 @@ def supervised(
         model: a Linen module called as `model(x)`, or as `model(x, dropout_rate)` with a
             "dropout" stream where a dropout rate is given. Its variables must be params alone.
         splits: the pool and the test split.
-        loss: (outputs, targets) -> one value per example.
         optimizer: trial -> optax chain, built from the trial's traced hparams.
         batch_size: rows of a minibatch, at most those of the training split.
+        loss: (outputs, targets) -> one value per example; by default the cross-entropy of a
+            softmax where there are classes, the squared error where there are numbers.
         metrics: {metric: (outputs, targets) -> one value per example}, evaluated on every split
             beside the loss, which is without penalty and without dropout. Tables lead with the
             first; `Metric("loss", "min")` among them says where the loss stands, else it is last.
+            By default the accuracy of classes, the absolute error of numbers in their own unit.
         regularization: penalties, projection, dropout and label noise.
         records: what else to keep.
         initial: (params, hparams) -> params, once, on the model's initial parameters.
@@ -103,10 +105,12 @@ def supervised(
     watch, measure = records.watch, records.measure
     penalty, activity_penalty = regularization.penalty, regularization.activity_penalty
     project, dropout_rate = regularization.project, regularization.dropout_rate
-    label_noise, metrics = regularization.label_noise, dict(metrics or {})
+    label_noise = regularization.label_noise
+    loss = usual_loss(splits) if loss is None else loss
+    metrics = usual_metrics(splits) if metrics is None else metrics
     if label_noise is not None and not splits.classes:
         raise UserError("label noise: expected a data set with classes, got one of numbers")
-    per_example = {"loss": loss} | {m.name: f for m, f in metrics.items() if m != LOSS}
+    per_example = {LOSS.name: loss} | {m.name: f for m, f in metrics.items() if m != LOSS}
     n_train = splits.n_train
     if batch_size > n_train:
         raise UserError(
@@ -203,6 +207,18 @@ def supervised(
         fingerprint=splits.fingerprint,
         notes=splits.notes,
     )
+
+
+def usual_loss(splits: Splits) -> Callable[[Array, Array], Array]:
+    """The cross-entropy of a softmax where there are classes, the squared error of numbers."""
+    return softmax_cross_entropy_with_integer_labels if splits.classes else mse
+
+
+def usual_metrics(splits: Splits) -> dict[Metric, Callable[[Array, Array], Array]]:
+    """The accuracy of classes; the absolute error of numbers, in the unit of the target."""
+    if splits.classes:
+        return {ACCURACY: accuracy}
+    return {ERROR: lambda outputs, y: absolute_error(outputs, y) * splits.target_scale}
 
 
 def examples(part: Split | Subset, index: Array | None = None) -> tuple[Array, Array]:
