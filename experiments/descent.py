@@ -89,18 +89,13 @@ def tumours() -> ax.data.Splits:
 
 
 def task(config: Config) -> ax.Task:
-    splits = tumours()
+    optimizer, splits = ax.optimizers.of_trial(config.optimizer), tumours()
 
     def error(w, part):
         return hump(w) if config.surface == HUMP else squared_errors(w, *examples(part))
 
-    def optimizer(trial):
-        h = trial.hparams
-        return ax.optimizers.optimizer(config.optimizer, h.learning_rate, momentum=h.momentum)
-
     def init(trial, data):
-        noise = 0.3 * jax.random.normal(trial.rng("init"), (2,))
-        w = jnp.add(jnp.asarray(STARTS[config.surface]), noise)
+        w = jnp.asarray(STARTS[config.surface]) + 0.3 * jax.random.normal(trial.rng("init"), (2,))
         path = jnp.zeros((STEPS + 1, 2)).at[0].set(w)
         state = {"w": w, "opt": optimizer(trial).init(w), "path": path}
         return state | {"summed": jnp.zeros(2), "reached": jnp.float32(0)}
@@ -120,8 +115,7 @@ def task(config: Config) -> ax.Task:
 
     def evaluate(state, trial, part):
         crossed = (state["w"][0] > CREST).astype(jnp.float32)
-        one = jnp.float32(1)
-        return {"loss": (error(state["w"], part), one), "crossed": (crossed, one)}
+        return ax.whole(loss=error(state["w"], part), crossed=crossed)
 
     def measure(state, trial):
         """The path, which stays where it ended, and whether it ever was beyond the crest."""
@@ -175,28 +169,25 @@ def surface_figure(study: ax.Study, surface: str):
 FIGURES = {surface: partial(surface_figure, surface=surface) for surface in STARTS}
 
 
-def share(column: str, event: str, method: str) -> ax.Quantity:
-    """The share of starts on the slope with the hump from which something happens."""
-    shares = ax.column(column, share=True, surface=HUMP)
-    return shares[method].named(f"share of starts that {event} the hump, {method}")
-
-
 MOMENTUM = "course notes, Momentum"
+on_the_slope = partial(ax.column, share=True, surface=HUMP)
+reached = on_the_slope("reached", measured="share of starts that get beyond the hump")
+crossed = on_the_slope("train/crossed", measured="share of starts that end beyond the hump")
 left = ax.column("train/loss", surface=VALLEY)
 CLAIMS = [
     ax.Claim(
         "momentum-crosses-the-hump",
         "Momentum gets over a hump to a deeper minimum, where plain descent stops in front of it.",
         MOMENTUM,
-        share("reached", "get beyond", "momentum 0.9") > 0.9,
-        share("reached", "get beyond", ax.BASELINE) < 0.1,
+        reached["momentum 0.9"] > 0.9,
+        reached[ax.BASELINE] < 0.1,
     ),
     ax.Claim(
         "momentum-stays-in-the-deeper-minimum",
         "Once in the deeper minimum, momentum does not push out of it again.",
         MOMENTUM,
-        share("train/crossed", "end beyond", "momentum 0.9") > 0.9,
-        share("train/crossed", "end beyond", "momentum 0.99") > 0.9,
+        crossed["momentum 0.9"] > 0.9,
+        crossed["momentum 0.99"] > 0.9,
     ),
     ax.Claim(
         "momentum-is-faster-in-a-valley",
