@@ -12,19 +12,16 @@ Expected: near a solution small σ succeeds and large σ does not, near a trap o
 does; every two further bits of parity need more restarts.
 """
 
-import dataclasses
 import itertools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import ablax as ax
 from ablax import grid, plot
 from ablax.data import generated
-from ablax.report.statistics import Interval
 
 LAYERS, ZERO, SOLUTION, TRAP = "layers", "zero", "solution", "trap"
 CENTRES: dict[str, list[float]] = {
@@ -37,18 +34,8 @@ CENTRES: dict[str, list[float]] = {
 SIGMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 BITS = (2, 3, 4, 5)
 DEPTHS = (1, 2, 4, 8)
-
-
-def parity(bits: int) -> ax.data.Dataset:
-    """All rows of `bits` bits, as ±1, and the parity of each: odd if an odd number is set."""
-    x = np.array(list(itertools.product([-1, 1], repeat=bits)), np.float32)
-    y = ((x > 0).sum(axis=1) % 2).astype(np.int32)
-    kind = {"problem": "classification", "classes": ("even", "odd"), "scale_features": "none"}
-    return ax.data.Dataset(f"parity-{bits}", x, y, source="truth table", test=(x, y), **kind)
-
-
 PROBLEMS = {
-    **{f"parity-{bits}": partial(parity, bits) for bits in BITS},
+    **{f"parity-{bits}": partial(generated.parity, bits) for bits in BITS},
     "spirals": partial(generated.spirals, n=200, noise=0.02, turns=2.0),
     "moons": partial(generated.moons, n=200, noise=0.1),
 }
@@ -82,10 +69,9 @@ def points(config: Config) -> list[grid.Setting]:
     if not quick:
         rows |= {f"{n} bits": [{"problem": f"parity-{n}", "hidden": str(n)}] for n in BITS[1:]}
         rows |= {f"spirals, {h}": [{"problem": "spirals", "hidden": h}] for h in ("8", "16", "8-8")}
-        moons = {"problem": ["moons"], "activation": ["relu"]}
         for depth in DEPTHS:
-            narrow = {"hidden": ["-".join(["3"] * depth)], "steps": [min(2000, steps)]}
-            rows[f"{depth} narrow layers"] = grid.product(**moons, **narrow)
+            narrow = {"problem": "moons", "activation": "relu", "hidden": "-".join(["3"] * depth)}
+            rows[f"{depth} narrow layers"] = [{**narrow, "steps": min(2000, steps)}]
     return grid.table(config, grid.rows({}, rows))
 
 
@@ -98,16 +84,11 @@ def task(config: Config) -> ax.Task:
         )
     init = "he_normal" if config.activation == "relu" else "lecun_normal"
     splits = ax.data.split(PROBLEMS[config.problem](), valid_size=0, seed=0)
-
-    def optimizer(trial):
-        return ax.optimizers.momentum(trial.hparams.learning_rate, momentum=trial.hparams.momentum)
-
     usual = ax.supervised(
         ax.nn.MLP(ax.nn.widths_of(config.hidden), 1, config.activation, init),
         splits,
         loss=ax.losses.loss("sigmoid_binary_cross_entropy"),
-        metrics={ax.ACCURACY: ax.metrics.accuracy},
-        optimizer=optimizer,
+        optimizer=ax.optimizers.of_trial("momentum"),
         batch_size=splits.n_train,
         initial=lambda params, hparams: ax.nn.scale_weights(params, hparams.sigma),
         resample=False,
@@ -124,10 +105,9 @@ def task(config: Config) -> ax.Task:
     def evaluate(params, trial, split):
         sums = usual.evaluate(params, trial, split)
         total, count = sums["accuracy"]
-        return sums | {"solved": ((total == count).astype(jnp.float32), jnp.float32(1))}
+        return sums | ax.whole(solved=(total == count).astype(jnp.float32))
 
-    return dataclasses.replace(
-        usual,
+    return usual.replace(
         view=lambda trial, data: {**usual.view(trial, data), "valid": data["train"]},
         init=usual.init if config.centre == LAYERS else thrown,
         evaluate=evaluate,
@@ -137,129 +117,81 @@ def task(config: Config) -> ax.Task:
     )
 
 
-def sigma_figure(study: ax.Study):
-    """The success rate against σ, by the centre around which restarts are thrown."""
-    lines = {}
-    for centre in (ZERO, SOLUTION, TRAP):
-        line = ax.selection.along(study, "sigma", centre=centre)
-        label = f"around {'a ' if centre != ZERO else ''}{centre}"
-        lines[label] = {sigma: study.interval(p, "train/solved") for sigma, p in line.items()}
-    caption = "Exploration against exploitation: how far a restart should be thrown."
-    options = {"xscale": "log", "xlabel": "σ of the restarts", "ylabel": "success rate"}
-    return plot.interval_panels({"": lines}, caption, width=6.0, **options)
-
-
-def problem_of(group: str) -> str:
-    """The name of a group's problem; that of the baseline is XOR."""
-    return "2 bits" if group == ax.BASELINE else group
-
-
-def needed(rate: Interval, failure: float = 0.01) -> tuple[float, float, float]:
-    """Restarts that all fail with this probability: by the success rate and the ends of it."""
-
-    def restarts(p: float) -> float:
-        return float(np.log(failure) / np.log1p(-p)) if 0 < p < 1 else (1.0 if p else np.inf)
-
-    return restarts(rate.estimate), restarts(rate.high), restarts(rate.low)
-
-
 def dimension_figure(study: ax.Study):
     """The number of restarts that each problem needs."""
-    problems = ax.selection.methods(study, centre=LAYERS)
-    figure, (panel,) = plot.panels(1, width=6.4, height=1.2 + 0.32 * len(problems))
-    for place, point in enumerate(problems.values()):
-        middle, low, high = needed(study.interval(point, "train/solved"))
-        if np.isfinite([middle, high]).all():
-            ends = [[max(middle - low, 0)], [max(high - middle, 0)]]
-            panel.errorbar(middle, place, xerr=ends, fmt="o", ms=4, color="black", capsize=3)
-        else:
-            panel.plot(max(low, 1), place, ">", color="black")
-    panel.set_yticks(range(len(problems)), list(map(problem_of, problems)))
-    panel.invert_yaxis()
+    needed = {}
+    for group, point in ax.selection.methods(study, centre=LAYERS).items():
+        problem = "2 bits" if group == ax.BASELINE else group
+        needed[problem] = ax.statistics.restarts_to_succeed(study.interval(point, "train/solved"))
+    figure, (panel,) = plot.panels(1, width=6.4, height=1.2 + 0.32 * len(needed))
+    plot.dots(panel, needed)
     panel.set(xscale="log", xlabel="restarts until failure has probability 1%")
-    return plot.captioned(
-        figure, "How many restarts a problem needs, with exact 95% intervals (arrows: at least)."
-    )
+    return plot.captioned(figure, "Restarts needed, with exact 95% intervals (arrows: at least).")
 
 
-FIGURES = {"sigma": sigma_figure, "dimension": dimension_figure}
+rate = ax.column("train/solved", measured="success rate")
+by_sigma = ax.column("train/solved", by="sigma", measured="success rate")
+around = {centre: by_sigma.at(centre=centre) for centre in (ZERO, SOLUTION, TRAP)}
+best = ax.column("train/solved", by="centre", measured="success rate at the best σ")[ZERO]
+by_problem = ax.column("train/solved", by="problem", measured="success rate", centre=LAYERS)
+parity = [by_problem[f"parity-{bits}"] for bits in BITS]
+narrow = [rate[f"{depth} narrow layers"] for depth in DEPTHS]
 
-
-def easier(easy: str, hard: str) -> ax.Quantity:
-    """The difference of the success rates of two groups that start from centre layers."""
-    solved = ax.column("train/solved", centre=LAYERS)
-    name = f"success rate: {problem_of(easy)} − {problem_of(hard)}"
-    return (solved[easy] - solved[hard]).named(name)
-
-
-def around(centre: str, better: float, worse: float) -> ax.Quantity:
-    """The difference of the success rates at two σ around a centre."""
-    solved = ax.column("train/solved", by="sigma", centre=centre)
-    name = f"success rate around a {centre}: σ = {better:g} − σ = {worse:g}"
-    return (solved[better] - solved[worse]).named(name)
-
-
-@ax.quantities
-def best_over_ends(study: ax.Study):
-    """Around zero, the success rate at the best σ less that at the smallest and the largest."""
-    line = ax.selection.along(study, "sigma", centre=ZERO)
-    if len(line) < 3:
-        raise ax.Missing("fewer than three σ around zero")
-    best = ax.selection.chosen(study, study.among(centre=ZERO))
-    return {
-        f"success rate around {ZERO}: best σ − σ = {end:g}": study.differences(
-            best, line[end], "train/solved"
-        )
-        for end in (min(line), max(line))
-    }
-
+FIGURES = {
+    "sigma": ax.charts.lines(
+        {"": {f"centre: {centre}": column for centre, column in around.items()}},
+        "Exploration against exploitation: how far a restart should be thrown.",
+        xscale="log",
+        xlabel="σ of the restarts",
+        ylabel="success rate",
+    ),
+    "dimension": dimension_figure,
+}
 
 NOTES = "course notes, Practical Considerations of random restarts"
-OURS = "our own question"
-PARITY = [ax.BASELINE, *(f"{n} bits" for n in BITS[1:])]
-NARROW = [f"{n} narrow layers" for n in DEPTHS]
 CLAIMS = [
     ax.Claim(
         "stay-near-a-solution",
         "Around a solution restarts should be thrown a little way, not far.",
         NOTES,
-        around(SOLUTION, 0.1, 10.0) > 0,
+        around[SOLUTION][0.1] > around[SOLUTION][10.0],
     ),
     ax.Claim(
         "go-far-from-a-trap",
         "Around a trap restarts should be thrown far, not a little way.",
         NOTES,
-        around(TRAP, 3.0, 0.1) > 0,
+        around[TRAP][3.0] > around[TRAP][0.1],
     ),
     ax.Claim(
         "too-far-is-lost",
         "Around zero there is a best σ: much smaller and much larger ones succeed less often.",
         NOTES,
-        best_over_ends > 0,
+        best > around[ZERO][SIGMAS[0]],
+        best > around[ZERO][SIGMAS[-1]],
     ),
     ax.Claim(
         "dimension-needs-restarts",
         "Every further bit of parity needs more restarts.",
         NOTES,
-        *(easier(few, more) > 0 for few, more in itertools.pairwise(PARITY)),
+        *(few > more for few, more in itertools.pairwise(parity)),
     ),
     ax.Claim(
         "two-more-bits-need-restarts",
         "Every two further bits of parity need more restarts.",
         NOTES,
-        *(easier(few, more) > 0 for few, more in zip(PARITY, PARITY[2:], strict=False)),
+        *(few > more for few, more in zip(parity, parity[2:], strict=False)),
     ),
     ax.Claim(
         "more-units-fewer-restarts-for-spirals",
         "The more units, and the more layers of as many, the fewer restarts do the spirals need.",
-        OURS,
-        easier("spirals, 16", "spirals, 8") > 0,
-        easier("spirals, 8-8", "spirals, 16") > 0,
+        "our own question",
+        rate["spirals, 16"] > rate["spirals, 8"],
+        rate["spirals, 8-8"] > rate["spirals, 16"],
     ),
     ax.Claim(
         "narrow-and-deep-needs-restarts",
         "Narrow networks of rectified units need more restarts the deeper they are.",
-        OURS,
-        *(easier(shallow, deep) > 0 for shallow, deep in itertools.pairwise(NARROW)),
+        "our own question",
+        *(shallow > deep for shallow, deep in itertools.pairwise(narrow)),
     ),
 ]

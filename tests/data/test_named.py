@@ -76,6 +76,24 @@ def test_xor_clouds_surround_the_truth_table():
     np.testing.assert_array_equal(nearest[:, 0] ^ nearest[:, 1], data.y)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 5])
+def test_parity_is_odd_where_an_odd_number_of_bits_is_set(bits):
+    data = generated.parity(bits)
+    numbers = range(2**bits)
+    rows = [[2 * int(digit) - 1 for digit in f"{number:0{bits}b}"] for number in numbers]
+    np.testing.assert_array_equal(data.x, rows)
+    np.testing.assert_array_equal(data.y, [number.bit_count() % 2 for number in numbers])
+    np.testing.assert_array_equal(data.test[0], data.x)
+    np.testing.assert_array_equal(data.test[1], data.y)
+    assert (data.name, data.scale_features) == (f"parity-{bits}", "none")
+
+
+def test_the_parity_of_two_bits_is_xor():
+    xor, parity = generated.xor(), generated.parity(2)
+    np.testing.assert_array_equal((parity.x + 1) / 2, xor.x)
+    np.testing.assert_array_equal(parity.y, xor.y)
+
+
 def test_spirals_have_arms_at_their_angles():
     arms, turns = 3, 0.7
     data = generated.spirals(60, noise=0, arms=arms, turns=turns)
@@ -106,6 +124,7 @@ def test_separable_clouds_keep_their_margin(margin, features, seed):
         (lambda: generated.spirals(arms=1), "expected arms of at least 2, got 1"),
         (lambda: generated.spirals(n=2, arms=3), "expected n of at least 3, got 2"),
         (lambda: generated.separable(margin=0), "expected margin > 0"),
+        (lambda: generated.parity(0), "expected at least 1 bit, got 0"),
     ],
 )
 def test_generated_sets_refuse(make, message):

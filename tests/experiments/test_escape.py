@@ -14,12 +14,12 @@ from ablax.errors import Missing
 from ablax.report import plot
 from ablax.report.claims import judge_all
 from ablax.report.quantities import POSITIVE
-from ablax.report.statistics import Interval
 from ablax.report.study import Study
 from ablax.study import snapshots
 from ablax.task import at_step
+from ablax.tasks.supervised import examples
 from experiments import escape
-from experiments.escape import BITS, CENTRES, CLAIMS, SIGMAS, Config, needed, parity
+from experiments.escape import BITS, CENTRES, CLAIMS, SIGMAS, Config
 from tests.experiments import studies
 from tests.experiments.studies import effects, made_up, task_of, trial_of, trials_of, untrained
 
@@ -53,16 +53,12 @@ def short(tmp_path_factory):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_parity_is_odd_where_an_odd_number_is_set(bits):
-    data = parity(bits)
-    assert data.x.shape == (2**bits, bits)
-    assert {tuple(row) for row in data.x.tolist()} == set(itertools.product([-1, 1], repeat=bits))
-    # With an even number of −1 the product is 1: odd parity is that of the bits that are set.
-    product = data.x.prod(axis=1) * (-1) ** bits
-    np.testing.assert_array_equal(data.y, np.where(product < 0, 1, 0))
-    assert data.y.mean() == 0.5
+def test_all_rows_of_a_parity_are_trained_on(bits):
     task = task_of(escape, Config(problem=f"parity-{bits}"))
-    assert len(task.data["train"].x) == 2**bits, "all of it is trained on"
+    x, y = (np.array(part) for part in examples(task.data["train"]))
+    assert sorted(map(tuple, x.tolist())) == sorted(itertools.product([-1, 1], repeat=bits))
+    # With an even number of −1 the product is 1: odd parity is that of the bits that are set.
+    np.testing.assert_array_equal(y == 1, x.prod(axis=1) * (-1) ** bits < 0)
 
 
 # The centres
@@ -283,7 +279,7 @@ def test_two_throws_around_a_centre_are_compared(short, name):
 @pytest.mark.parametrize("name", GROUPS)
 def test_shares_of_solved_starts_are_compared(name, tmp_path):
     points_ = [p for p in points() if p.get("centre", "layers") == "layers"]
-    points_ = [{"centre": "layers"} | point for point in points_]
+    points_ = [{"centre": "layers", "problem": "parity-2"} | point for point in points_]
     solved_ = np.random.default_rng(0).integers(0, 2, 16 * len(points_)).astype(float)
     study = made_up(tmp_path, points_, {"train/solved": solved_}, restarts=16)
     rows, found = study.trials, effects(escape, name, study)
@@ -318,33 +314,26 @@ def test_the_best_sigma_is_what_the_other_restarts_choose(tmp_path):
         effects(escape, BEST, made_up(tmp_path / "two", points_[:2], two))
 
 
-def test_needed_restarts_are_the_binomial_formula():
-    """After k starts of which each is solved with probability p, (1 − p)^k fail all."""
-    for p in (0.001, 0.1, 0.5, 0.9, 0.999):
-        middle, low, high = needed(Interval(p, p / 2, (1 + p) / 2, n=100))
-        np.testing.assert_allclose((1 - p) ** middle, 0.01, rtol=1e-9)
-        np.testing.assert_allclose((1 - (1 + p) / 2) ** low, 0.01, rtol=1e-9)
-        np.testing.assert_allclose((1 - p / 2) ** high, 0.01, rtol=1e-9)
-        assert low < middle < high
-    assert needed(Interval(1.0, 0.9, 1.0, n=9))[:2] == (1.0, 1.0)
-    assert needed(Interval(0.0, 0.0, 0.3, n=9))[0] == needed(Interval(0.0, 0.0, 0.3, n=9))[2]
-    assert np.isinf(needed(Interval(0.0, 0.0, 0.3, n=9))[0])
-    np.testing.assert_allclose(needed(Interval(0.5, 0.4, 0.6, n=9), failure=0.25)[0], 2)
-
-
 def test_figures_show_every_centre_and_problem(short):
     study = Study(short)
     with plot.style():
         drawn = {name: draw(study) for name, draw in escape.FIGURES.items()}
         assert list(drawn) == ["sigma", "dimension"]
         (panel,) = [panel for panel in drawn["sigma"].axes if panel.has_data()]
-        labels = ["around zero", "around a solution", "around a trap"]
+        labels = ["centre: zero", "centre: solution", "centre: trap"]
         assert panel.get_legend_handles_labels()[1] == labels
         (panel,) = [panel for panel in drawn["dimension"].axes if panel.has_data()]
         shown = [text.get_text() for text in panel.get_yticklabels()]
         assert shown == [*(f"{n} bits" for n in BITS), "1 narrow layers", "2 narrow layers"]
+        rows = trials_of(short)
+        for bars in panel.containers:
+            ((needed, place),) = bars.lines[0].get_xydata()
+            group = shown[int(place)].replace("2 bits", "baseline")
+            rate = solved(rows[rows["group"] == group]).mean()
+            np.testing.assert_allclose(max(1 - rate, 0.01) ** needed, 0.01, rtol=1e-6)
+        assert panel.containers
 
 
 def test_a_study_without_a_centre_has_no_figure_of_sigma(tmp_path):
     with pytest.raises(Missing):
-        escape.sigma_figure(made_up(tmp_path, [{"centre": "layers", "sigma": 1.0}]))
+        escape.FIGURES["sigma"](made_up(tmp_path, [{"centre": "layers", "sigma": 1.0}]))

@@ -498,3 +498,19 @@ def test_a_chart_of_two_baselines_names_them(tmp_path):
     table = write(tmp_path, points, random_trials(points))
     for figure in (f(table, ablation(table)) for f in (charts.profiles, charts.budget)):
         assert [ax.get_title() for ax in figure.axes] == ["base", "linear"]
+
+
+def test_dots_of_what_has_no_upper_end_are_arrows():
+    """At the lower end; all others have their interval."""
+    rows = {"a": Interval(3.0, 2.0, 5.0, n=9), "b": Interval(np.inf, 7.0, np.inf, n=9)}
+    figure, (ax,) = figures.panels(1)
+    figures.dots(ax, rows)
+    ax.set_xscale("log")
+    drawn(figure)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+    (bars,) = ax.containers
+    np.testing.assert_array_equal(bars.lines[0].get_xydata(), [[3.0, 0.0]])
+    (segment,) = bars.lines[2][0].get_segments()
+    np.testing.assert_allclose(segment, [[2.0, 0.0], [5.0, 0.0]])
+    (arrow,) = [line for line in ax.lines if line.get_marker() == ">"]
+    np.testing.assert_array_equal(arrow.get_xydata(), [[7.0, 1.0]])

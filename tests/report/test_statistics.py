@@ -27,6 +27,7 @@ from ablax.report.statistics import (
     paired_difference,
     probability_of_improvement,
     restarts_to_settle,
+    restarts_to_succeed,
     share_interval,
     sign_flip_test,
     unpaired_difference,
@@ -733,3 +734,33 @@ def test_welch_is_scipys(scale):
     else:  # a constant side: the test of one sample against its value
         expected = stats.ttest_1samp(a, 0.0)
         np.testing.assert_allclose(welch_test(a, b), expected.pvalue, rtol=1e-9)
+
+
+# Restarts until one succeeds
+
+
+def test_restarts_to_succeed_are_the_binomial_formula():
+    """After k starts of which each succeeds with probability p, all fail with (1 − p)^k."""
+    for p in (0.001, 0.1, 0.5, 0.9):
+        needed = restarts_to_succeed(Interval(p, p / 2, (0.97 + p) / 2, n=100))
+        np.testing.assert_allclose((1 - p) ** needed.estimate, 0.01, rtol=1e-9)
+        np.testing.assert_allclose((1 - (0.97 + p) / 2) ** needed.low, 0.01, rtol=1e-9)
+        np.testing.assert_allclose((1 - p / 2) ** needed.high, 0.01, rtol=1e-9)
+        assert needed.low < needed.estimate < needed.high
+    half = restarts_to_succeed(Interval(0.5, 0.4, 0.6, n=9), failure=0.25)
+    np.testing.assert_allclose(half.estimate, 2)
+
+
+def test_edges_of_restarts_to_succeed():
+    """One restart at least; none is enough where none succeeds; unknown stays unknown."""
+    for sure in (0.999, 1.0):
+        needed = restarts_to_succeed(Interval(sure, 0.9, 1.0, n=9, method="exact"))
+        assert (needed.estimate, needed.low) == (1.0, 1.0)
+        np.testing.assert_allclose(needed.high, 2)
+        assert (needed.n, needed.method) == (9, "exact")
+    never = restarts_to_succeed(Interval(0.0, 0.0, 0.3, n=9))
+    assert never.estimate == never.high == np.inf
+    np.testing.assert_allclose(0.7**never.low, 0.01)
+    unknown = restarts_to_succeed(Interval(0.5, np.nan, np.nan, n=1))
+    assert np.isnan([unknown.low, unknown.high]).all()
+    np.testing.assert_allclose(0.5**unknown.estimate, 0.01)

@@ -4,6 +4,8 @@ All are classification with nearly equal classes. `n` counts examples, `noise` i
 deviation in the units of the features. A value outside its range raises `UserError`.
 """
 
+import itertools
+
 import numpy as np
 
 from ablax.data.dataset import Dataset, FeatureScale
@@ -27,6 +29,22 @@ def xor(n: int | None = None, noise: float = 0.2, seed: int = 0) -> Dataset:
     corner = np.arange(n) % 4
     x = corners[corner] + np.random.default_rng(seed).normal(0, noise, (n, 2))
     return _dataset("xor_clouds", x, labels[corner], f"n={n}, noise={noise}, seed={seed}", "none")
+
+
+def parity(bits: int) -> Dataset:
+    """The parity of `bits` bits, all 2^bits rows of its truth table: x [2^bits, bits] of ±1.
+
+    Class 1 is odd parity: an odd number of bits is set (+1). The table is the whole population, so
+    it is its own test split, as that of `xor`, which is the parity of two bits.
+
+    >>> parity(2).x.tolist(), parity(2).y.tolist()
+    ([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]], [0, 1, 1, 0])
+    """
+    if bits < 1:
+        raise UserError(f"parity: expected at least 1 bit, got {bits}")
+    x = np.array(list(itertools.product([-1, 1], repeat=bits)), np.float32)
+    y = ((x > 0).sum(axis=1) % 2).astype(np.int32)
+    return _dataset(f"parity-{bits}", x, y, "truth table", "none", test=(x, y))
 
 
 def moons(n: int = 400, noise: float = 0.2, seed: int = 0) -> Dataset:

@@ -156,8 +156,14 @@ def interval_panels(
 
 
 def dots(ax: Axes, rows: Mapping[str, Interval]) -> None:
-    """A row for each label: its estimate as a dot, with its interval; the first row on top."""
+    """A row for each label: its estimate as a dot, with its interval; the first row on top.
+
+    Of an infinite estimate there is an arrow, at the lower end of its interval: at least so much.
+    """
     for place, interval in enumerate(rows.values()):
+        if np.isposinf(interval.estimate):
+            ax.plot(interval.low, place, ">", color="black")
+            continue
         ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
         look = {"ms": 4, "color": "black", "capsize": 3}
         ax.errorbar(interval.estimate, place, xerr=np.nan_to_num(ends), fmt="o", **look)

@@ -401,3 +401,23 @@ def restarts_to_settle(differences: np.ndarray, level: float = LEVEL, most: int 
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return float(high) if high <= most else np.inf
+
+
+def restarts_to_succeed(rate: Interval, failure: float = 0.01) -> Interval:
+    """How many restarts are needed so that all of them fail with a probability of `failure` only.
+
+    With the success rate p of a restart these are log(failure) / log(1 − p), at least 1, and inf
+    where p is 0. They fall as p grows, so the ends of the interval are those of p, exchanged.
+
+    Args:
+        rate: the success rate of a restart, with its interval.
+        failure: accepted probability, between 0 and 1.
+
+    >>> needed = restarts_to_succeed(share_interval(10, 20))
+    >>> round(needed.low, 1), round(needed.estimate, 1), round(needed.high, 1)
+    (3.5, 6.6, 14.5)
+    """
+    p = np.array([rate.estimate, rate.high, rate.low])
+    with np.errstate(divide="ignore"):
+        estimate, low, high = np.maximum(1.0, np.log(failure) / np.log1p(-p)).tolist()
+    return replace(rate, estimate=estimate, low=low, high=high)
