@@ -24,13 +24,12 @@ import numpy as np
 
 import ablax as ax
 from ablax import grid, plot
-from ablax.analysis.spectrum import mean_of
+from ablax.analysis.propagation import downwards, mean_singular_values, upwards
 
 STANDARD, GLOROT, HE = 1 / 3, 1.0, 2.0
 NAMES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
 INPUTS = 64
-SMALL = 0.3
-"""Standard deviation of inputs that leave tanh nearly linear."""
+SMALL = 0.3  # standard deviation of inputs that leave tanh nearly linear
 
 
 class Config(ax.BaseConfig):
@@ -55,11 +54,12 @@ PRESETS = {
 VARIANCES = dict.fromkeys(NAMES, (STANDARD, GLOROT, HE)) | {"tanh": (STANDARD, HE)}
 ACTIVATIONS = {name: grid.product(activation=[name], variance=VARIANCES[name]) for name in NAMES}
 OTHER_INPUTS = [{"activation": "selu", "input_mean": 0.5, "input_scale": 1.5}]
-JACOBIAN = grid.cross(
-    [{"depth": 5, "width": 1000, "jacobians": 4}],
-    grid.product(variance=[STANDARD, GLOROT], input_scale=[SMALL, 1.0]),
+JACOBIAN = grid.product(
+    depth=[5], width=[1000], jacobians=[4], variance=[STANDARD, GLOROT], input_scale=[SMALL, 1.0]
 )
 ROWS = grid.rows({}, {**ACTIVATIONS, "selu, other inputs": OTHER_INPUTS, "Jacobian": JACOBIAN})
+PLAIN = {"input_mean": 0.0, "jacobians": 0}
+"""Settings of the points that compare activations, on inputs around 0."""
 
 
 def points(config: Config) -> list[grid.Setting]:
@@ -67,90 +67,45 @@ def points(config: Config) -> list[grid.Setting]:
 
 
 def task(config: Config) -> ax.Task:
-    if config.jacobians >= config.depth:
-        raise ax.UserError(
-            f"--jacobians: expected fewer than the {config.depth} layers, got {config.jacobians}"
-        )
-    f, n = ax.nn.activation(config.activation), config.width
-    slope = jax.vmap(jax.vmap(jax.grad(f)))
+    n, depth, jacobians = config.width, config.depth, config.jacobians
+    if jacobians >= depth:
+        raise ax.UserError(f"--jacobians: expected fewer than the {depth} layers, got {jacobians}")
 
     def init(trial, data):
         """Pass up and down once: a trial does nothing else."""
-        h, keys = trial.hparams, jax.random.split(trial.rng("init"), config.depth + 2)
+        h, keys = trial.hparams, jax.random.split(trial.rng("init"), depth + 2)
         draw = partial(jax.random.uniform, shape=(n, n), minval=-1, maxval=1)
         weights = jax.vmap(draw)(keys[2:]) * jnp.sqrt(3 * h.variance / n)
         x = h.input_mean + h.input_scale * jax.random.normal(keys[0], (n, INPUTS))
-
-        def up(a, w):
-            z = w @ a
-            return f(z), (z, f(z))
-
-        _, (z, a) = jax.lax.scan(up, x, weights)
-        slopes = jax.vmap(slope)(z)
-
-        def down(g, layer):
-            w, s = layer
-            return w.T @ (g * s), jnp.sqrt(jnp.square(g * s).mean())
-
-        last = jax.random.normal(keys[1], (n, INPUTS))
-        _, gradients = jax.lax.scan(down, last, (weights, slopes), reverse=True)
+        a, slopes = upwards(ax.nn.activation(config.activation), weights, x)
+        gradients = downwards(weights, slopes, jax.random.normal(keys[1], (n, INPUTS)))
         state = {
             "activations": jnp.sqrt(jnp.square(a).mean(axis=(1, 2))),
-            "gradients": gradients,
-            "means": a.mean(axis=(1, 2)),
-            "variances": a.var(axis=(1, 2)),
-            "zeros": (a == 0).mean(axis=(1, 2)),
+            "gradients": jnp.sqrt(jnp.square(gradients).mean(axis=(1, 2))),
+            "mean": a.mean(axis=(1, 2))[-1],
+            "variance_at_end": a.var(axis=(1, 2))[-1],
+            "zeros": (a == 0).mean(axis=(1, 2)).mean(),
         }
-        if config.jacobians:
-            some = weights[1 : config.jacobians + 1], slopes[: config.jacobians, :, 0]
-            state["singular"] = singular(*some, trial.rng("probes"))
+        if jacobians:  # of the first layers, at the first input
+            some = weights[1 : jacobians + 1], slopes[:jacobians, :, 0], trial.rng("probes")
+            state["singular_value"] = mean_singular_values(*some).mean()
         return state
-
-    def singular(weights, slopes, key):
-        """The mean singular value of ∂z⁺/∂z = W⁺ diag f'(z) at one input, layer by layer."""
-
-        def of_layer(layer):
-            w, slope, key = layer
-            jacobian = w * slope[None, :]
-
-            def square(v):
-                return jacobian.T @ (jacobian @ v)
-
-            return mean_of(lambda v: jnp.sqrt(jnp.maximum(v, 0.0)), square, n, key)
-
-        keys = jax.random.split(key, config.jacobians)
-        return jax.lax.map(of_layer, (weights, slopes, keys))
 
     def survives(state, trial, split):
         """The log10 of the share of the last layer's gradient that reaches the first."""
         gradients = jnp.maximum(state["gradients"], 1e-30)
-        return {"log_gradient": (jnp.log10(gradients[0] / gradients[-1]), jnp.float32(1))}
+        return ax.whole(log_gradient=jnp.log10(gradients[0] / gradients[-1]))
 
-    def measure(state, trial):
-        values = {
-            "activations": state["activations"],
-            "gradients": state["gradients"],
-            "mean": state["means"][-1],
-            "variance_at_end": state["variances"][-1],
-            "zeros": state["zeros"].mean(),
-        }
-        return values | ({"singular_value": state["singular"].mean()} if config.jacobians else {})
-
-    nothing = np.zeros(0, np.float32)
     return ax.Task(
-        data={"train": nothing, "valid": nothing, "test": nothing},
+        data=dict.fromkeys(("train", "valid", "test"), np.zeros(0, np.float32)),
         init=init,
         step=lambda state, trial, data: (state, {"loss": jnp.float32(0)}),
         evaluate=survives,
-        measure=measure,
+        measure=lambda state, trial: state,
         objective=None,
         metrics=(ax.Metric("log_gradient", "max"),),
         notes=("random inputs and weights",),
     )
-
-
-PLAIN = {"input_mean": 0.0, "jacobians": 0}
-"""Settings of the points that compare activations, on inputs around 0."""
 
 
 def layers_figure(study: ax.Study):
@@ -166,14 +121,11 @@ def layers_figure(study: ax.Study):
             rows = np.stack([sizes[trial] for trial in study.trial_ids(chosen.point)])
             mean = np.exp(np.log(np.maximum(rows, 1e-30)).mean(axis=0))
             colour = plot.COLOURS[NAMES.index(activation) if activation in NAMES else -1]
-            panel.plot(np.arange(len(mean)) + 1, mean, color=colour, label=activation)
-        title = f"n·Var(w) = {variance:.3g}"
-        panel.set(xlabel="layer", ylabel=labels[name], yscale="log", title=title)
+            panel.semilogy(np.arange(len(mean)) + 1, mean, color=colour, label=activation)
+        panel.set(xlabel="layer", ylabel=labels[name], title=f"n·Var(w) = {variance:.3g}")
     plot.legend(axes[0])
     return plot.captioned(
-        figure,
-        "On the way up (above) and on the way down (below), before any training: geometric means "
-        "over restarts.",
+        figure, "On the way up (above) and down (below), untrained: geometric means over restarts."
     )
 
 
@@ -189,24 +141,16 @@ def keeps_more(first: str, second: str, variances: dict[str, float]) -> ax.Quant
     return (a - b).named(f"{measured}, n·Var(w) = {weights}")
 
 
-def everywhere(column: str, measured: str, **where: Any) -> ax.Quantity:
-    """A column at every point with these settings, each by itself."""
-
-    def read(study: ax.Study):
-        points = study.among(**where)
-        return {f"{measured}, {point}": study.values(point, column) for point in points}
-
-    return ax.quantities(read)
-
-
-NOTES = "course notes, Activation Functions"
 VANISHING = "course notes, The Vanishing Gradient Problem"
 GLOROT_BENGIO = "Glorot and Bengio 2010, section 4.2.1"
 OWN: dict[str, float] = {"sigmoid": GLOROT, "tanh": GLOROT, "relu": HE}
 """The n·Var(w) that is made for an activation."""
 ALIKE: dict[str, float] = dict.fromkeys(OWN, GLOROT)
-singular = partial(everywhere, "singular_value", "mean singular value", group="Jacobian")
-selu = partial(everywhere, activation="selu", variance=GLOROT)
+zeros = ax.column("zeros", measured="share of outputs that are 0", activation="relu")
+singular = ax.column("singular_value", measured="mean singular value", group="Jacobian")
+selu = partial(ax.column, activation="selu", variance=GLOROT)
+mean = selu("mean", measured="mean after the last layer")
+variance = selu("variance_at_end", measured="variance after the last layer")
 CLAIMS = [
     ax.Claim(
         "gradients-vanish",
@@ -227,29 +171,29 @@ CLAIMS = [
     ax.Claim(
         "half-of-relu-is-zero",
         "About half of a ReLU's outputs are 0.",
-        NOTES,
-        everywhere("zeros", "share of outputs that are 0", activation="relu").within(0.45, 0.55),
+        "course notes, Activation Functions",
+        zeros.everywhere.within(0.45, 0.55),
     ),
     ax.Claim(
         "jacobian-standard",
         "With the standard weights the singular values of a tanh layer's Jacobian are about 0.5.",
         GLOROT_BENGIO,
-        singular(variance=STANDARD, input_scale=SMALL).within(0.45, 0.55),
+        singular.at(variance=STANDARD, input_scale=SMALL).everywhere.within(0.45, 0.55),
     ),
     ax.Claim(
         "jacobian-normalized",
         "With Glorot's weights the singular values of a tanh layer's Jacobian are about 0.8.",
         GLOROT_BENGIO,
-        singular(variance=GLOROT, input_scale=SMALL).within(0.75, 0.85),
+        singular.at(variance=GLOROT, input_scale=SMALL).everywhere.within(0.75, 0.85),
     ),
     ax.Claim(
         "selu-normalizes-itself",
         "SELU takes activations to mean 0 and variance 1, also from inputs with another mean and "
         "variance.",
         "Klambauer et al. 2017",
-        selu("mean", "mean after the last layer", input_mean=0.0).within(-0.1, 0.1),
-        selu("variance_at_end", "variance after the last layer", input_mean=0.0).within(0.8, 1.2),
-        selu("mean", "mean after the last layer", input_mean=0.5).within(-0.1, 0.1),
-        selu("variance_at_end", "variance after the last layer", input_mean=0.5).within(0.8, 1.2),
+        mean.at(input_mean=0.0).everywhere.within(-0.1, 0.1),
+        variance.at(input_mean=0.0).everywhere.within(0.8, 1.2),
+        mean.at(input_mean=0.5).everywhere.within(-0.1, 0.1),
+        variance.at(input_mean=0.5).everywhere.within(0.8, 1.2),
     ),
 ]
