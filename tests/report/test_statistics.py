@@ -26,6 +26,7 @@ from ablax.report.statistics import (
     median,
     paired_difference,
     probability_of_improvement,
+    rank_correlation,
     restarts_to_settle,
     restarts_to_succeed,
     share_interval,
@@ -764,3 +765,19 @@ def test_edges_of_restarts_to_succeed():
     unknown = restarts_to_succeed(Interval(0.5, np.nan, np.nan, n=1))
     assert np.isnan([unknown.low, unknown.high]).all()
     np.testing.assert_allclose(0.5**unknown.estimate, 0.01)
+
+
+@pytest.mark.parametrize(("n", "digits"), [(2, 9), (3, 9), (50, 9), (50, 0), (400, 0)])
+def test_rank_correlation_is_scipys(n, digits):
+    """Also where rounding makes many values equal."""
+    a, b = np.random.default_rng(n).normal(size=(2, n)).round(digits)
+    b = b + (a > 0)
+    expected = stats.spearmanr(a, b).statistic
+    np.testing.assert_allclose(rank_correlation(a, b), expected, atol=1e-12)
+    np.testing.assert_allclose(rank_correlation(np.exp(a), b), expected, atol=1e-12)
+    np.testing.assert_allclose(rank_correlation(a, -b), -expected, atol=1e-12)
+
+
+def test_values_all_alike_have_no_rank_correlation():
+    assert np.isnan(rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
+    assert np.isnan(rank_correlation([1.0, np.nan, 2.0], [1.0, 2.0, 3.0]))

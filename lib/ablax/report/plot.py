@@ -171,6 +171,14 @@ def dots(ax: Axes, rows: Mapping[str, Interval]) -> None:
     ax.invert_yaxis()
 
 
+def scatter(ax: Axes, groups: Mapping[Any, tuple[Any, Any]]) -> None:
+    """A dot for every (x, y), of {label: (all x, all y)} in colour and form of its label."""
+    for number, (label, (x, y)) in enumerate(groups.items()):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        ax.scatter(x, y, s=9, alpha=0.4, color=colour, marker=marker, label=label)
+    legend(ax)
+
+
 def shaded(
     ax: Axes,
     x: Sequence[float] | np.ndarray,

@@ -347,6 +347,18 @@ def effect_size(differences: np.ndarray) -> float:
     return float(j * mean / deviation)
 
 
+def rank_correlation(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
+    """Spearman's correlation of pairs: that of their ranks, equal values at their mean rank.
+
+    NaN where all values on one side are equal, or one is NaN.
+
+    >>> round(rank_correlation([0.1, 0.2, 0.3, 4.0], [10, 30, 20, 40]), 4)
+    0.8
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+
+
 def best_of_k(values: np.ndarray, k: int, axis: int = -1) -> np.ndarray:
     """The expected largest of k values drawn from those measured, with replacement.
 
