@@ -13,8 +13,6 @@ Expected: the two gradients agree to rounding; a sigmoid passes at most a quarte
 its weights bring it; with the sum of squared errors the largest usable rate falls as 1/m.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,13 +82,12 @@ def task(config: Config) -> ax.Task:
     def loss(outputs, y):
         return losses.sse(sigmoid(outputs), target(y))
 
-    def optimizer(trial):
-        return ax.optimizers.sgd(trial.hparams.learning_rate)
-
+    optimizer = ax.optimizers.of_trial("sgd")
     usual = ax.supervised(
         model,
         splits,
         loss=loss,
+        metrics={},
         optimizer=optimizer,
         batch_size=splits.n_train,
         initial=lambda params, hparams: ax.nn.scale_weights(params, hparams.scale),
@@ -138,10 +135,9 @@ def task(config: Config) -> ax.Task:
         values = {"apart": jnp.stack(apart).max(), "passed_at_most": passed.max()}
         values |= {f"error_{layer + 1}": size[layer] for layer in range(config.depth)}
         values["shrunk_a_layer"] = size[0] ** (1 / config.depth)
-        checks = {name: (value, jnp.float32(1)) for name, value in values.items()}
-        return usual.evaluate(params, trial, split) | checks
+        return usual.evaluate(params, trial, split) | ax.whole(**values)
 
-    return dataclasses.replace(usual, step=step, evaluate=evaluate, objective=None)
+    return usual.replace(step=step, evaluate=evaluate, objective=None)
 
 
 def usable_rates(study: ax.Study, error: str) -> dict[float, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What way does descent take on a surface that one can see, and does momentum cross the hump?
+"""Which way does descent take on a surface that one can see, and does momentum cross the hump?
 
 Two weights are enough to draw the surface. A sigmoid unit tells benign from malignant tumours by
 two measurements that are strongly correlated, which makes a long, narrow valley; and a slope with

@@ -1,4 +1,4 @@
-"""What does it cost to be too sure: all weights of a classifier times ten?
+"""How much does it cost to be too sure: all weights of a classifier times ten?
 
 Logistic regression on two overlapping half moons. After training, weights and bias are multiplied
 by 1, 3, 10 or 30: σ(10 w·x) instead of σ(w·x). The predicted classes stay the same, with more
@@ -12,7 +12,6 @@ Expected: at ten times the weights a misclassified example costs several times a
 slope of the sigmoid falls to a fraction.
 """
 
-import dataclasses
 import itertools
 
 import jax
@@ -49,10 +48,7 @@ def task(config: Config) -> ax.Task:
         model,
         ax.data.split(moons(n=1000, noise=0.3), seed=0),
         loss=cross_entropy,
-        metrics={ax.ACCURACY: ax.metrics.accuracy},
-        optimizer=lambda trial: ax.optimizers.sgd(
-            ax.schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
-        ),
+        optimizer=ax.optimizers.of_trial("sgd", "cosine"),
         batch_size=64,
     )
 
@@ -73,7 +69,7 @@ def task(config: Config) -> ax.Task:
         return in_chunks(of_chunk, split)
 
     metrics = (*usual.metrics, ax.Metric("loss_where_wrong", "min"), ax.Metric("slope", "max"))
-    return dataclasses.replace(usual, evaluate=evaluate, objective=None, metrics=metrics)
+    return usual.replace(evaluate=evaluate, objective=None, metrics=metrics)
 
 
 LABELS = {

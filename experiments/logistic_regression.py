@@ -12,7 +12,6 @@ Expected: from every start the weights end within 0.3% of scikit-learn's, and th
 every step unless the learning rate is too large.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -80,8 +79,7 @@ def task(config: Config) -> ax.Task:
         model,
         splits,
         loss=cross_entropy,
-        metrics={ax.ACCURACY: ax.metrics.accuracy},
-        optimizer=lambda trial: ax.optimizers.sgd(trial.hparams.learning_rate),
+        optimizer=ax.optimizers.of_trial("sgd"),
         batch_size=splits.n_train,
         regularization=l2,
         initial=lambda params, hparams: ax.nn.scale_weights(params, hparams.sigma),
@@ -100,8 +98,7 @@ def task(config: Config) -> ax.Task:
 
     def evaluate(variables, trial, split):
         values = (of_many if many else of_two)(variables["params"], *examples(split))
-        checks = {name: (value, jnp.float32(1)) for name, value in values.items()}
-        return usual.evaluate(variables["params"], trial, split) | checks
+        return usual.evaluate(variables["params"], trial, split) | ax.whole(**values)
 
     def measure(variables, trial):
         layer = variables["params"]["output"]
@@ -132,7 +129,7 @@ def task(config: Config) -> ax.Task:
         }
 
     def of_many(params, x, y):
-        """Whether the product of probabilities underflows, and the sum of their logarithms not."""
+        """1 if the product of probabilities underflows and the sum of their logarithms does not."""
         p = jnp.take_along_axis(softmax(scores(params, x)), y[:, None], axis=-1)[:, 0]
         underflows = (losses.likelihood(p) == 0) & jnp.isfinite(losses.log_likelihood(p))
         return {"underflows": underflows.astype(jnp.float32)}
@@ -140,8 +137,7 @@ def task(config: Config) -> ax.Task:
     def scores(params, x):
         return jnp.asarray(model.apply({"params": params}, x))
 
-    return dataclasses.replace(
-        usual,
+    return usual.replace(
         init=init,
         step=step,
         snapshot=lambda state: {"params": state["inner"].params, "rises": state["rises"]},

@@ -1,4 +1,4 @@
-"""What is the success rate of random starts on XOR, and where are the others stuck?
+"""How high is the success rate of random starts on XOR, and where are the others stuck?
 
 Networks with weights and biases drawn uniformly in [−1, 1) learn the truth table of XOR by gradient
 descent on the sum of squared errors, until all four outputs are within 0.4 of their target. For
@@ -83,8 +83,8 @@ def task(config: Config) -> ax.Task:
         rate = ax.schedules.inverse_sqrt(h.learning_rate * config.batch_size, timescale=h.timescale)
         return ax.optimizers.momentum(rate, momentum=h.momentum)
 
-    batches = {"batch_size": config.batch_size, "resample": False}
-    usual = ax.supervised(model, splits, loss=error, optimizer=optimizer, **batches)
+    options = {"batch_size": config.batch_size, "metrics": {}, "resample": False}
+    usual = ax.supervised(model, splits, loss=error, optimizer=optimizer, **options)
 
     def init(trial, data):
         state = usual.init(trial, data)
@@ -96,8 +96,7 @@ def task(config: Config) -> ax.Task:
         x, y = examples(split)
         outputs = jnp.asarray(model.apply({"params": variables["params"]}, x))
         near = jnp.abs(jax.nn.sigmoid(outputs[:, 0]) - y.astype(jnp.float32)) < 0.4
-        values = {"solved": near.all().astype(jnp.float32), "sse": error(outputs, y).sum()}
-        return {name: (value, jnp.float32(1)) for name, value in values.items()}
+        return ax.whole(solved=near.all().astype(jnp.float32), sse=error(outputs, y).sum())
 
     def step(state, trial, data):
         epoch = splits.n_train // config.batch_size  # the order of the first one, again and again
@@ -120,8 +119,8 @@ def task(config: Config) -> ax.Task:
             "weights": weights,
         }
 
-    return dataclasses.replace(
-        usual, init=init, step=step, evaluate=evaluate, measure=measure, objective=None,
+    return usual.replace(
+        init=init, step=step, evaluate=evaluate, measure=measure, objective=None,
         view=lambda trial, data: {**usual.view(trial, data), "valid": data["train"]},
         snapshot=lambda state: {"params": state["inner"].params, "solved_at": state["solved_at"]},
         solved=lambda train: train["solved"] == 1,

@@ -76,7 +76,6 @@ STRENGTHS = {  # fields of the table, and their labels in figures
     "max_norm": "max-norm bound",
 }
 HIDDEN = {"width", "depth", "activation"}
-ERROR = ax.Metric("error", "min")
 EDGE = 0.5
 BINS = np.linspace(-EDGE, EDGE, 62)
 
@@ -103,17 +102,12 @@ def points(config: Config) -> list[grid.Setting]:
 
 def task(config: Config) -> ax.Task:
     splits = config.splits()
-    classes = splits.problem == "classification"
     model = ax.nn.MLP(
         widths=(config.width,) * (config.depth if config.model == "mlp" else 0),
-        n_outputs=len(splits.classes) if classes else 1,
+        n_outputs=len(splits.classes) or 1,
         activation=config.activation,
         kernel_init=config.init,
     )
-
-    def optimizer(trial):
-        rate = ax.schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
-        return ax.optimizers.momentum(rate, momentum=trial.hparams.momentum)
 
     def measure(params, trial):
         weights = jnp.concatenate([w.ravel() for w in penalties.weights(params)])
@@ -129,15 +123,10 @@ def task(config: Config) -> ax.Task:
         }
         return gain | penalties.weight_summary(params) | others
 
-    def error(outputs, y):  # in the target's own units
-        return ax.metrics.absolute_error(outputs, y) * splits.target_scale
-
     return ax.supervised(
         model,
         splits,
-        loss=ax.losses.loss("softmax_cross_entropy_with_integer_labels" if classes else "mse"),
-        metrics={ax.ACCURACY: ax.metrics.accuracy} if classes else {ERROR: error},
-        optimizer=optimizer,
+        optimizer=ax.optimizers.of_trial("momentum", "cosine"),
         batch_size=config.batch_size,
         regularization=ax.Regularization(
             penalty=lambda params, h: penalties.elastic_net(params, h.l1, h.l2),

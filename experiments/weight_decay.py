@@ -67,11 +67,6 @@ def points(config: Config) -> list[grid.Setting]:
 
 
 def task(config: Config) -> ax.Task:
-    def optimizer(trial):
-        rate = ax.schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
-        decay = trial.hparams.weight_decay
-        return ax.optimizers.optimizer(config.optimizer, rate, weight_decay=decay)
-
     def measure(params, trial):
         weights = jnp.concatenate([w.ravel() for w in penalties.weights(params)])
         return {"l2_norm": penalties.l2_norm(params), "weights": weights}
@@ -79,14 +74,12 @@ def task(config: Config) -> ax.Task:
     usual = ax.supervised(
         ax.nn.MLP((config.width,), n_outputs=10),
         ax.data.split(ax.data.load("digits"), train_size=300, seed=0),
-        loss=ax.losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={ax.ACCURACY: ax.metrics.accuracy},
-        optimizer=optimizer,
+        optimizer=ax.optimizers.of_trial(config.optimizer, "cosine"),
         batch_size=config.batch_size,
         regularization=ax.Regularization(penalty=lambda params, h: h.l2 * penalties.l2(params)),
         records=ax.Records(measure=measure),
     )
-    return dataclasses.replace(usual, objective=None)  # the last weights are compared
+    return usual.replace(objective=None)  # the last weights are compared
 
 
 def pairs(study: ax.Study, optimizer: str) -> list[tuple[str, str]]:
