@@ -127,28 +127,35 @@ def with_accuracies(smoke, accuracies: dict[tuple[int, float], float]) -> Study:
     return study
 
 
-def test_points_are_found_by_width_narrow_to_wide(smoke):
+def points_at(study: Study, noise: float) -> dict[str, str]:
+    """{landmark: the name of its point}."""
+    return {name: point.point for name, point in capacity.landmarks(study, noise).items()}
+
+
+def test_the_narrowest_the_peak_and_the_widest(smoke):
     study = Study(smoke)
-    lines = capacity.by_width(study)
-    assert list(lines) == [0.0, 0.4]
-    for noise, line in lines.items():
-        assert list(line) == [2, 8, 16]
-        for width, point in line.items():
-            setting = study.settings[point.point]
+    for noise in (0.0, 0.4):
+        rows = study.trials[np.isclose(study.trials["label_noise"], noise)]
+        peak = rows.groupby("width")["test/loss"].mean().idxmax()
+        expected = {"narrowest": 2, "peak": peak, "widest": 16}
+        landmarks = points_at(study, noise)
+        for name, width in expected.items():
+            setting = study.settings[landmarks[name]]
             assert (setting["width"], setting["label_noise"]) == (width, noise)
-    with pytest.raises(Missing):
-        capacity.line(study, "width", label_noise=0.2)
-    with pytest.raises(Missing):
-        capacity.by_width(study, least=4)
+    with pytest.raises(Missing, match="three widths"):
+        capacity.landmarks(study, 0.2)
 
 
 def test_other_depths_and_sizes_are_left_out(tmp_path):
     base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
     others = [{"width": 4, "depth": 2}, {"train_size": 50}, {"width": 128}, {"width": 2}]
-    study = made_up(tmp_path, [base, *(base | other for other in others)])
-    line = capacity.by_width(study)[0.0]
-    assert {width: point.point for width, point in line.items()} == {2: "4", 64: "0", 128: "3"}
-    assert list(line) == [2, 64, 128]
+    points_ = [base, *(base | other for other in others)]
+    losses = np.repeat([0.5, 9.0, 9.0, 0.1, 0.2], 4)
+    study = made_up(tmp_path / "three", points_, {"test/loss": losses})
+    landmarks = points_at(study, 0.0)
+    assert (landmarks["narrowest"], landmarks["widest"], landmarks["peak"]) == ("4", "3", "0")
+    with pytest.raises(Missing, match="three widths"):
+        capacity.landmarks(made_up(tmp_path / "two", points_[:4]), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,11 @@ def test_other_depths_and_sizes_are_left_out(tmp_path):
 )
 def test_the_least_width_that_fits(smoke, accuracies, expected):
     study = with_accuracies(smoke, accuracies)
-    assert capacity.fitting(study, capacity.by_width(study)[0.4]) == expected
+    fitting = points_at(study, 0.4).get("fitting")
+    assert (study.settings[fitting]["width"] if fitting else None) == expected
+    if not fitting:
+        with pytest.raises(Missing, match="fitting"):
+            capacity.at("fitting", "test/loss", 0.4).read(study)
 
 
 # The points
@@ -285,7 +296,7 @@ def test_the_deepest_is_compared_with_the_shallowest(tmp_path):
     (effect,) = effects(capacity, "deeper-overfits-more", study)
     deep, shallow = (study.numbers(point, "test/loss") for point in ("1", "0"))
     np.testing.assert_allclose(effect.values, deep - shallow)
-    assert effect.measured == "test/loss: 4 − 1 hidden layers"
+    assert effect.measured.startswith("test/loss: depth 4 − depth 1, ")
     assert effect.expected == POSITIVE
     alone = made_up(tmp_path / "one", [base, base | changes[3]])
     with pytest.raises(Missing):
@@ -308,40 +319,55 @@ def test_gaps_of_few_and_many_examples_are_compared(tmp_path):
 
 def test_what_the_smoke_study_lacks_is_inconclusive(smoke):
     assert {claim.id for claim in capacity.CLAIMS} == PAIRS.keys() | OTHERS
-    judged = {j.claim.id: j for j in judge_all(capacity.CLAIMS, Study(smoke))}
-    assert {name for name, judgement in judged.items() if judgement.parts} == {
-        "more-noise-higher-peak"
-    }
-    for name in judged.keys() - {"more-noise-higher-peak"}:
-        assert judged[name].verdict == "inconclusive"
+    judged = judge_all(capacity.CLAIMS, Study(smoke))
+    assert not any(judgement.parts for judgement in judged)
+    assert {judgement.verdict for judgement in judged} == {"inconclusive"}
 
 
-def test_the_figures_have_a_column_for_every_noise(smoke):
+def test_a_panel_for_each_metric_and_a_line_for_each_noise(smoke):
     study = Study(smoke)
     assert list(capacity.FIGURES) == ["width", "complexity", "depth_and_examples"]
     with plot.style():
-        panels = [axes for axes in capacity.width_figure(study).axes if axes.has_data()]
-        titles = [panel.get_title() for panel in panels]
-        assert titles == 2 * ["0% of labels random", "40% of labels random"]
-        for panel in panels:
-            assert len(panel.containers) == 2, "training and test"
-        shown = [axes for axes in capacity.complexity_figure(study).axes if axes.has_data()]
-        assert len(shown) == 3, "narrow, middle and wide"
+        panels = capacity.FIGURES["width"](study).axes
+        columns = [f"{split}/{metric}" for metric in ("accuracy", "loss")
+                   for split in ("train", "test")]  # fmt: skip
+        assert [panel.get_title() for panel in panels] == columns
+        for panel, column in zip(panels, columns, strict=True):
+            labels = panel.get_legend_handles_labels()[1]
+            assert labels == ["0% random labels", "40% random labels"]
+            for line, noise in zip(panel.containers, (0.0, 0.4), strict=True):
+                means = [column_at(study.trials, width, noise, column).mean()
+                         for width in (2, 8, 16)]  # fmt: skip
+                np.testing.assert_allclose(line.lines[0].get_ydata(), means)
         with pytest.raises(Missing, match="depth"):  # of one depth there is no line
-            capacity.gap_figure(study)
+            capacity.FIGURES["depth_and_examples"](study)
     assert (smoke / "report" / "width.png").exists()
     assert (smoke / "report" / "complexity.svg").exists()
     assert not (smoke / "report" / "depth_and_examples.png").exists()
 
 
-def test_depths_and_sizes_are_drawn_where_there_are_several(tmp_path):
+def test_the_complexity_of_the_narrowest_the_fitting_and_the_widest(smoke):
+    with plot.style():
+        for fits, widths in ({}, (2, 16)), ({(8, 0.4): 1.0}, (2, 8, 16)):
+            study = with_accuracies(smoke, fits)
+            shown = [panel.get_title() for panel in capacity.complexity_figure(study).axes]
+            expected = [study.among(width=width, label_noise=0.4) for width in widths]
+            assert [[title] for title in shown] == expected
+
+
+def test_depths_and_sizes_are_drawn(tmp_path):
     base = {"width": 64, "depth": 1, "train_size": 200, "label_noise": 0.0}
     changes = [{}, {"depth": 4}, {"depth": 2}, {"train_size": 50}, {"depth": 8, "width": 2}]
     study = made_up(tmp_path, [base | change for change in changes])
+    lines = {"against hidden layers": {1: "0", 2: "2", 4: "1"},
+             "against training examples": {50: "3", 200: "0"}}  # fmt: skip
     with plot.style():
-        panels = capacity.gap_figure(study).axes
-        assert [list(panel.get_xticks()) for panel in panels] == [[1, 2, 4], [50, 200]]
-        for panel, points in zip(panels, (("0", "2", "1"), ("3", "0")), strict=True):
+        panels = capacity.FIGURES["depth_and_examples"](study).axes
+        assert [panel.get_title() for panel in panels] == list(lines)
+        for panel, points_ in zip(panels, lines.values(), strict=True):
+            assert panel.get_legend_handles_labels()[1] == ["train", "test"]
             for bars, split in zip(panel.containers, ("train", "test"), strict=True):
-                means = [study.numbers(point, f"{split}/accuracy").mean() for point in points]
-                np.testing.assert_allclose(bars.lines[0].get_ydata(), means)
+                means = [study.numbers(point, f"{split}/accuracy").mean()
+                         for point in points_.values()]  # fmt: skip
+                expected = np.column_stack([list(points_), means])
+                np.testing.assert_allclose(bars.lines[0].get_xydata(), expected)

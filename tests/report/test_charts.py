@@ -514,3 +514,18 @@ def test_dots_of_what_has_no_upper_end_are_arrows():
     np.testing.assert_allclose(segment, [[2.0, 0.0], [5.0, 0.0]])
     (arrow,) = [line for line in ax.lines if line.get_marker() == ">"]
     np.testing.assert_array_equal(arrow.get_xydata(), [[7.0, 1.0]])
+
+
+def test_panels_in_columns_with_ticks_at_whole_numbers():
+    """Where x counts something; a number such as a rate has ticks between."""
+    line = {x: Interval(float(x), x - 1.0, x + 1.0, n=9) for x in (1, 2)}
+    rates = {x / 2: interval for x, interval in line.items()}
+    panels = {"a": {"n": line}, "b": {"n": line}, "c": {"rate": rates}, "none": {"n": {}}}
+    figure = figures.interval_panels(panels, "caption", columns=2)
+    drawn(figure)
+    a, b, c = [ax for ax in figure.axes if ax.get_visible()]
+    corners = [ax.get_position() for ax in (a, b, c)]
+    assert corners[0].x0 == corners[2].x0 < corners[1].x0
+    assert corners[0].y0 == corners[1].y0 > corners[2].y0
+    assert all(float(tick).is_integer() for ax in (a, b) for tick in ax.get_xticks())
+    assert not all(float(tick).is_integer() for tick in c.get_xticks())

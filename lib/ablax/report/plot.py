@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ablax.errors import Missing
 from ablax.report.statistics import Interval
@@ -135,13 +136,24 @@ def interval_lines(axes: Axes, lines: Lines, **options: Any) -> None:
     for number, (label, points) in enumerate(lines.items()):
         with_intervals(axes, list(points), list(points.values()), label=label, number=number)
     axes.set(**options)
+    locator = axes.xaxis.get_major_locator()
+    whole = all(isinstance(x, int) for points in lines.values() for x in points)
+    if whole and isinstance(locator, MaxNLocator):
+        locator.set_params(integer=True)  # no tick at half a layer
     legend(axes)
 
 
 def interval_panels(
-    panels_: Mapping[str, Lines], caption: str, *, width: float = 5.0, **options: Any
+    panels_: Mapping[str, Lines],
+    caption: str,
+    *,
+    width: float = 5.0,
+    columns: int | None = None,
+    **options: Any,
 ) -> Figure:
     """A panel for each title, with `interval_lines` in it; options are those of `Axes.set`.
+
+    The panels are in a row, or in rows of some columns.
 
     Raises:
         Missing: there is nothing to draw.
@@ -149,7 +161,7 @@ def interval_panels(
     shown = {title: lines for title, lines in panels_.items() if any(lines.values())}
     if not shown:
         raise Missing(f"nothing to draw: {caption}")
-    figure, axes = panels(len(shown), width=width)
+    figure, axes = panels(len(shown), width=width, columns=columns)
     for panel, (title, lines) in zip(axes, shown.items(), strict=True):
         interval_lines(panel, {n: ps for n, ps in lines.items() if ps}, title=title, **options)
     return captioned(figure, caption)
