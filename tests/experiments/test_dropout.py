@@ -19,13 +19,14 @@ from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
 from ablax.study import snapshots
 from experiments import dropout
-from experiments.dropout import MIDDLE, RATES, SIZES, WIDTHS, Config, drop_spread
+from experiments.dropout import MIDDLE, RATES, WIDTHS, Config
 from tests.experiments import studies
 from tests.experiments.studies import effects, task_of, trial_of, trials_of, untrained
 
 launch = partial(studies.launch, "dropout")
 points = partial(studies.points_of, dropout, "dropout")
 CLAIMS = dropout.CLAIMS
+SIZES = (100, 300, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,9 @@ def test_the_papers_rows_have_its_settings():
 def test_shrinking_divides_the_widths_and_nothing_else():
     whole, small, tiny = (srivastava.rows(n) for n in (1, 16, 10_000))
     for a, b, c in zip(whole, small, tiny, strict=True):
-        assert {**a, "hidden": 0} == {**b, "hidden": 0} == {**c, "hidden": 0}
+        assert (a["shrink"], b["shrink"], c["shrink"]) == (1, 16, 10_000)
+        same = {"hidden": 0, "shrink": 0}
+        assert {**a, **same} == {**b, **same} == {**c, **same}
         assert widths_of(b["hidden"]) == tuple(width // 16 for width in widths_of(a["hidden"]))
         assert set(widths_of(c["hidden"])) == {1}
 
@@ -111,27 +114,6 @@ def test_sparsity_is_the_divergence_of_numpy():
         np.testing.assert_allclose(found, strength * kl.sum(), rtol=1e-5)
     silent = {"hidden_0": jnp.full((2, 4), np.log(SPARSITY / (1 - SPARSITY)), jnp.float32)}
     np.testing.assert_allclose(sparsity(silent, SimpleNamespace(kl=jnp.float32(1))), 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("rate", RATES)
-def test_units_are_dropped_as_evenly_as_by_fair_draws(rate):
-    spread = jax.jit(drop_spread)
-    found = [float(spread(trial_of(Config(dropout_rate=rate), restart))) for restart in range(3)]
-    assert all(0.9 < value < 1.1 for value in found)
-    assert len(set(found)) == 3
-
-
-def test_a_unit_that_is_dropped_more_often_is_seen(monkeypatch):
-    right = dropout.dropout
-
-    def unfair(key, x, rate):
-        """The first half of the units is dropped less often."""
-        first, _ = jnp.split(right(key, x, rate * 0.8), 2, axis=1)
-        _, second = jnp.split(right(key, x, rate), 2, axis=1)
-        return jnp.concatenate([first, second], axis=1)
-
-    monkeypatch.setattr(dropout, "dropout", unfair)
-    assert drop_spread(trial_of(Config(dropout_rate=0.5))) > 1.5
 
 
 def test_every_trial_is_there_once(smoke):
@@ -240,15 +222,11 @@ def test_the_table_has_every_rate_at_each_width_and_size():
     assert len(table) == 25
 
 
-def papers(shrink: int) -> list[dict]:
-    return [{"shrink": shrink, **row} for row in srivastava.rows(shrink)]
-
-
 def test_the_other_presets_are_a_pair_and_the_papers_rows():
     pair = [{"hidden": "16", "dropout_rate": 0.0}, {"hidden": "16", "dropout_rate": 0.5}]
     assert [{k: p.get(k, "16") for k in ("hidden", "dropout_rate")}
             for p in points("--preset", "smoke")] == pair  # fmt: skip
-    assert points("--preset", "paper") == papers(1)
+    assert points("--preset", "paper") == srivastava.rows(1)
     config = dropout.PRESETS["paper"].config
     assert (config.dataset, config.train_size + config.valid_size) == ("mnist", 60_000)
 
@@ -264,8 +242,8 @@ def test_axes_of_the_command_line_are_honoured():
                          ("input-dropout-rate", (0.0, 0.2))]:  # fmt: skip
         crossed = [p | {flag.replace("-", "_"): value} for p in points() for value in values]
         assert points(f"--{flag}", *values) == crossed
-    assert points("--table", "srivastava", "--shrink", 16, 64) == papers(16) + papers(64)
-    assert points("--table", "rates", "srivastava") == points() + papers(1)
+    assert points("--table", "srivastava", "--shrink", 16, 64) == srivastava.rows(16, 64)
+    assert points("--table", "rates", "srivastava") == points() + srivastava.rows(1)
 
 
 # The claims
@@ -447,29 +425,23 @@ def test_a_study_of_the_papers_rows_alone_has_their_figure_alone(paper):
         np.testing.assert_allclose(dot.lines[0].get_xydata()[:, 0], [1 - accuracy.mean()])
 
 
-def test_lines_are_ordered_by_width_and_examples(full):
-    lines = {key: list(points) for key, points in dropout.lines(full).items()}
-    assert lines == {key: [0.0, *RATES] for key in FIVE}
-    assert list(lines) == FIVE
+def test_networks_are_ordered_by_width_and_examples(full):
+    assert dropout.networks(full) == FIVE
 
 
 def test_rates_are_drawn_by_width_and_by_training_examples(full):
-    widths, sizes = dropout.rates_figure(full).axes
-    assert widths.get_title() == "width (300 examples)"
-    assert sizes.get_title() == "training examples (width 128)"
-    labels = {"32": ("32", 300), "128": ("128", 300), "512": ("512", 300)}
-    examples = {f"{n} examples": ("128", n) for n in SIZES}
-    for panel, keys in [(widths, labels), (sizes, examples)]:
-        assert [line.get_label() for line in panel.containers] == list(keys)
-        for line, (hidden, size) in zip(panel.containers, keys.values(), strict=True):
-            rows = full.trials
-            rows = rows[(rows["hidden"] == hidden) & (rows["train_size"] == size)]
-            error = 1 - rows.groupby("dropout_rate")["test/accuracy"].mean()
-            np.testing.assert_allclose(line.lines[0].get_xydata()[:, 0], [0.0, *RATES])
-            np.testing.assert_allclose(line.lines[0].get_xydata()[:, 1], error, rtol=1e-9)
+    (panel,) = dropout.rates_figure(full).axes
+    labels = [f"width {hidden}, {size} examples" for hidden, size in FIVE]
+    assert [line.get_label() for line in panel.containers] == labels
+    for line, (hidden, size) in zip(panel.containers, FIVE, strict=True):
+        rows = full.trials
+        rows = rows[(rows["hidden"] == hidden) & (rows["train_size"] == size)]
+        accuracy = rows.groupby("dropout_rate")["test/accuracy"].mean()
+        np.testing.assert_allclose(line.lines[0].get_xydata()[:, 0], [0.0, *RATES])
+        np.testing.assert_allclose(line.lines[0].get_xydata()[:, 1], accuracy, rtol=1e-9)
 
 
-def test_other_networks_are_drawn_by_both(full):
+def test_other_networks_are_drawn_as_well(full):
     table, rows = Study(full.directory), full.trials.query("hidden == '128' and train_size == 100")
     table.trials = rows.assign(hidden="64")
     (panel,) = dropout.rates_figure(table).axes

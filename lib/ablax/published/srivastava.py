@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ablax import penalties
 from ablax.errors import Missing
 from ablax.report import plot, selection
 from ablax.report.claims import Claim
 from ablax.report.quantities import column
 from ablax.report.study import Study
 from ablax.study import grid
+from ablax.tasks.supervised import Regularization
 
 PUBLISHED = {  # test errors in percent
     "9: L2": 1.62,
@@ -26,17 +28,26 @@ PUBLISHED = {  # test errors in percent
     "2: dropout, ReLU, max-norm": 1.06,
     "2: dropout, 2 × 8192, max-norm": 0.95,
 }
+TRAINING: dict[str, Any] = {
+    **{"dataset": "mnist", "train_size": 50_000, "valid_size": 10_000},
+    **{"steps": 100_000, "eval_every": 1000},
+    **{"batch_size": 100, "learning_rate": 0.02, "momentum": 0.95},
+}
+"""Data and training of every row."""
 SPARSITY = 0.05
 """Share of the examples at which a hidden unit should be on, for the sparsity penalty."""
 
 
-def rows(shrink: int) -> list[grid.Setting]:
+def rows(*shrinks: int) -> list[grid.Setting]:
     """The rows of Tables 9, 2 and 10, each at a few strengths: the paper chose them too.
 
     Args:
-        shrink: divides the widths of all layers.
+        shrinks: numbers that divide the widths of all layers: the rows for each of them.
     """
+    return [{"shrink": shrink, **row} for shrink in shrinks for row in _rows(shrink)]
 
+
+def _rows(shrink: int) -> list[grid.Setting]:
     def units(*widths: int) -> dict[str, str]:
         return {"hidden": "-".join(str(max(1, width // shrink)) for width in widths)}
 
@@ -63,6 +74,23 @@ def rows(shrink: int) -> list[grid.Setting]:
         for name, (row, strengths) in changes.items()
         for strength in grid.product(**strengths)
     ]
+
+
+def regularization(*, sparse: bool) -> Regularization:
+    """All that the rows differ in, at the strengths of a trial's hparams.
+
+    The L1, L2 and KL penalties (fields `l1`, `l2` and `kl`), the bound on the weight vector of a
+    unit (`max_norm`), and dropout of units and of features (`dropout_rate`, `input_dropout_rate`).
+
+    Args:
+        sparse: with the KL penalty; without, nothing of it is computed.
+    """
+    return Regularization(
+        penalty=lambda params, h: penalties.elastic_net(params, h.l1, h.l2),
+        activity_penalty=sparsity if sparse else None,
+        project=lambda params, h: penalties.max_norm(params, h.max_norm),
+        dropout_rate=lambda h: (h.dropout_rate, h.input_dropout_rate),
+    )
 
 
 def sparsity(layers: dict[str, Array], hparams: Any) -> Float[Array, ""]:
