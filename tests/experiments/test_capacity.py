@@ -25,11 +25,6 @@ launch = partial(studies.launch, "capacity")
 points = partial(studies.points_of, capacity, "capacity")
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
-
-
 def labels(restart: int = 0, **fields) -> tuple[np.ndarray, np.ndarray]:
     """(the labels that a trial is trained with, the right ones)."""
     config = Config(**fields)

@@ -26,11 +26,6 @@ points = partial(studies.points_of, descent, "descent")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
-
-
-@pytest.fixture(scope="module")
 def full(tmp_path_factory):
     """All points of the default, as long as these are."""
     out = tmp_path_factory.mktemp("full") / "run"
@@ -301,6 +296,7 @@ def test_every_claim_is_tested_here(full, monkeypatch):
     assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(full)))
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     typed = ["--surface", VALLEY, "--momentum", 0, 0.9]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]

@@ -29,12 +29,6 @@ CLAIMS = dropout.CLAIMS
 SIZES = (100, 300, 1000)
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--keep", "all")
-
-
 # The settings
 
 

@@ -28,12 +28,6 @@ points = partial(studies.points_of, escape, "escape")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--keep", "all")
-
-
-@pytest.fixture(scope="module")
 def short(tmp_path_factory):
     """What claims compare, for a few steps; of the narrow networks the two shallowest."""
     table = [

@@ -23,11 +23,6 @@ points = partial(studies.points_of, initialization, "initialization")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
-
-
-@pytest.fixture(scope="module")
 def short(tmp_path_factory):
     """The points that claims are about, of smaller networks."""
     small = {"depth": 4, "width": 24}
