@@ -78,6 +78,6 @@ export PYTHONPATH="$root/lib:$root${PYTHONPATH:+:$PYTHONPATH}"
 if [ "${1:-}" = test ]; then
   shift
   cd "$root"
-  exec "$python" -m pytest "$@"
+  exec "$python" -m pytest -n 2 "$@"
 fi
 exec "$python" -m experiments "$@"

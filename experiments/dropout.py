@@ -25,7 +25,6 @@ import ablax as ax
 from ablax import grid, penalties
 from ablax.nn import dropout
 from ablax.published import srivastava
-from ablax.report import effects
 
 RATES, WIDTHS = [0.1, 0.25, 0.5, 0.75], ["32", "128", "512"]
 DRAWS = 64  # dropped-out networks that are averaged
@@ -99,7 +98,7 @@ def task(config: Config) -> ax.Task:
         top_share = {"top_share": penalties.top_share(params, 0.1)}
         if paper:
             return top_share
-        scores = partial(model.apply, {"params": params})
+        scores: Any = partial(model.apply, {"params": params})
         rates = trial.hparams.dropout_rate, trial.hparams.input_dropout_rate
         return top_share | {
             "agreement": dropout.agreement(scores, rates, trial.rng("measure"), shape, draws=DRAWS),
@@ -150,7 +149,7 @@ def falls(study: ax.Study):
 
 
 gain = "fall in test loss at the rate selected by validation (nats)"
-gains_figure = effects.dots(
+gains_figure = ax.charts.effects(
     falls, "Gain by dropout, with 95% intervals.", prefix="fall in test loss, ", xlabel=gain
 )
 FIGURES = {"rates": rates_figure, "gains": gains_figure, "published": srivastava.published_figure}

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from ablax.errors import Missing
-from ablax.report import charts, selection, statistics
+from ablax.report import charts, selection, standard, statistics
 from ablax.report import plot as figures
 from ablax.report.ablation import ablation
 from ablax.report.statistics import Interval
@@ -39,8 +39,8 @@ def style():
         yield
 
 
-def standard(table):
-    return charts.standard(table, ablation(table))
+def standard_charts(table):
+    return standard.charts(table, ablation(table))
 
 
 def drawn(figure):
@@ -64,7 +64,7 @@ def test_a_chart_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp
     expected = ["restarts"]
     expected += ["curves"] if curves else []
     expected += ["profiles", "best_of_k"] if restarts > 1 else []
-    found = standard(table)
+    found = standard_charts(table)
     assert list(found) == expected, "the first sums the study up"
     for name, figure in found.items():
         assert figure.get_label().endswith("."), f"{name} has a caption"
@@ -107,7 +107,7 @@ LENGTHS = [{**of, "protocol/steps": 100 if of["l1"] else 200} for of in FULL]
 )
 def test_a_heat_map_is_of_a_full_grid_of_two_numbers(points, there, tmp_path):
     table = write(tmp_path, points, random_trials(points, restarts=2))
-    found = standard(table)
+    found = standard_charts(table)
     assert ("heat_map" in found) == there
     if there:
         drawn(found["heat_map"])
@@ -122,7 +122,7 @@ def test_the_cells_of_a_heat_map_are_the_means_of_their_points(
     """At the place that the axes say, whichever field comes first and in whatever order."""
     points = grid(first, second)[::order]
     table = write(tmp_path, points, random_trials(points), metrics=metrics)
-    figure = charts.heat_map(table)
+    figure = standard.heat_map(table)
     ax = figure.axes[0]
     names = ax.get_ylabel(), ax.get_xlabel()
     assert set(names) == {"l1", "l2"}
@@ -148,7 +148,7 @@ def test_the_cells_of_a_heat_map_are_the_means_of_their_points(
 def test_every_restart_is_a_dot_and_every_row_a_mean(tmp_path):
     table = write(tmp_path, POINTS, random_trials(restarts=5))
     rows = ablation(table)
-    (ax,) = charts.strips(table, rows).axes
+    (ax,) = standard.strips(table, rows).axes
     dots = [line for line in ax.lines if line.get_marker() == "."]
     means = [line for line in ax.lines if line.get_marker() == "o"]
     for place, row in enumerate(rows):
@@ -174,7 +174,7 @@ def test_what_differs_from_its_baseline_is_filled(tmp_path):
     table = write(tmp_path, [BASE, WEAK], trials)
     for level, face in ((0.05, "black"), (0.001, "white")):
         table.significance = level
-        (ax,) = charts.strips(table, ablation(table)).axes
+        (ax,) = standard.strips(table, ablation(table)).axes
         mean = [line for line in ax.lines if line.get_marker() == "o"][1]
         assert to_rgba(mean.get_markerfacecolor()) == to_rgba(face)
 
@@ -201,7 +201,7 @@ def test_a_profile_is_the_share_of_restarts_at_least_as_good(metrics, ties, tmp_
     table = write(tmp_path, POINTS, trials, metrics=metrics)
     name = next(iter(metrics))
     rows = ablation(table)
-    axes = charts.profiles(table, rows).axes
+    axes = standard.profiles(table, rows).axes
     assert [ax.get_title() for ax in axes] == ["base", "linear"]
     lines = [line for ax in axes for line in ax.lines]
     for line, row in zip(lines, rows, strict=True):
@@ -223,7 +223,7 @@ def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
     said = {"name": name, "direction": direction}
     table = write(tmp_path, [BASE, WEAK], trials, objective=said)
     rows = ablation(table)
-    (ax,) = charts.budget(table, rows).axes
+    (ax,) = standard.budget(table, rows).axes
     pick = max if direction == "max" else min
     sign = 1 if direction == "max" else -1
     for line, row in zip(ax.lines, rows, strict=True):
@@ -242,7 +242,7 @@ def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
 def test_restarts_on_splits_of_their_own_are_said_to_be_partly_luck(fix, warned, tmp_path):
     points = [BASE if fix is None else {**BASE, "fix": fix}]
     table = write(tmp_path, points, random_trials(points))
-    caption = charts.budget(table, ablation(table)).get_label()
+    caption = standard.budget(table, ablation(table)).get_label()
     assert ("--fix split" in caption) == warned
 
 
@@ -251,7 +251,7 @@ def test_without_validation_there_is_no_best_of_k(tmp_path):
         {name: value for name, value in row.items() if not name.startswith("valid/")}
         for row in random_trials()
     ]
-    assert list(standard(write(tmp_path, POINTS, trials, objective=None))) == [
+    assert list(standard_charts(write(tmp_path, POINTS, trials, objective=None))) == [
         "restarts",
         "profiles",
     ]
@@ -282,7 +282,7 @@ def test_curves_are_means_for_as_long_as_every_restart_runs(tmp_path):
         for name, level in (("base", 1.0), ("l2=0.1", 3.0))
         for r in range(2)
     }
-    axes = charts.learning_curves(with_curves(tmp_path, curves)).axes
+    axes = standard.learning_curves(with_curves(tmp_path, curves)).axes
     assert [ax.get_ylabel() for ax in axes] == [
         "training loss (log scale)",
         "validation loss (log scale)",
@@ -300,7 +300,7 @@ def test_curves_of_what_is_no_loss_are_on_a_plain_scale(tmp_path):
     each = {step: {"valid/accuracy": 0.5} for step in (10, 20)}
     curves = {f"{p}/{r}": each for p in ("base", "l2=0.1") for r in (0, 1)}
     objective = {"name": "accuracy", "direction": "max"}
-    (ax,) = charts.learning_curves(with_curves(tmp_path, curves, objective=objective)).axes
+    (ax,) = standard.learning_curves(with_curves(tmp_path, curves, objective=objective)).axes
     assert (ax.get_yscale(), ax.get_ylabel()) == ("linear", "validation accuracy")
 
 
@@ -319,7 +319,7 @@ NAN = float("nan")
     ids=["diverged", "others missing", "no common step", "all diverged", "another column"],
 )
 def test_curves_without_two_common_steps_are_no_lines(curves, tmp_path):
-    found = standard(with_curves(tmp_path, curves))
+    found = standard_charts(with_curves(tmp_path, curves))
     assert "curves" not in found
     for figure in found.values():
         drawn(figure)
@@ -329,7 +329,7 @@ def test_curves_with_holes_are_drawn_as_far_as_they_go(tmp_path):
     """Of one point a line, of the other what there is."""
     curves = {"base/0": {10: {"valid/loss": NAN}, 20: {"valid/loss": 1.0}}}
     curves |= {f"l2=0.1/{r}": {s: {"valid/loss": 1.0} for s in (10, 20)} for r in (0, 1)}
-    drawn(standard(with_curves(tmp_path, curves))["curves"])
+    drawn(standard_charts(with_curves(tmp_path, curves))["curves"])
 
 
 @pytest.mark.parametrize("curves", [{}, {"base/0": {10: {"valid/loss": NAN}}}])
@@ -463,7 +463,7 @@ def single(directory):
 )
 def test_charts_of_unusual_studies_are_drawn(study, tmp_path):
     """Without a crash and without a warning, which is an error here."""
-    found = standard(study(tmp_path))
+    found = standard_charts(study(tmp_path))
     assert "restarts" in found
     for figure in found.values():
         drawn(figure)
@@ -474,8 +474,8 @@ def test_a_panel_holds_no_more_lines_than_can_be_told_apart(tmp_path):
     table = many(tmp_path)
     rows = ablation(table)
     ranked = sorted(rows[1:], key=lambda row: -row.mean.estimate)
-    expected = [row.group for row in [rows[0], *ranked[: charts.MOST_LINES - 1]]]
-    for figure in (charts.profiles(table, rows), charts.budget(table, rows)):
+    expected = [row.group for row in [rows[0], *ranked[: standard.MOST_LINES - 1]]]
+    for figure in (standard.profiles(table, rows), standard.budget(table, rows)):
         (ax,) = figure.axes
         assert [line.get_label() for line in ax.lines] == expected
 
@@ -487,7 +487,7 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
         trials = random_trials(points, restarts=3)
         write(tmp_path / name, points, trials)
         write_curves(tmp_path / name, trials)
-        charts_ = standard(Study(tmp_path / name))
+        charts_ = standard_charts(Study(tmp_path / name))
         assert list(charts_) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
         found.append({chart: drawn(figure) for chart, figure in charts_.items()})
     assert found[0] == found[1]
@@ -496,7 +496,7 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
 def test_a_chart_of_two_baselines_names_them(tmp_path):
     points = [BASE, LINEAR, STRONG]
     table = write(tmp_path, points, random_trials(points))
-    for figure in (f(table, ablation(table)) for f in (charts.profiles, charts.budget)):
+    for figure in (f(table, ablation(table)) for f in (standard.profiles, standard.budget)):
         assert [ax.get_title() for ax in figure.axes] == ["base", "linear"]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ablax.errors import Missing
-from ablax.report import effects, plot
+from ablax.report import charts, plot
 from ablax.report.quantities import column, quantities
 from tests.experiments.studies import made_up
 
@@ -22,7 +22,7 @@ def test_each_entry_has_its_mean_and_interval_beside_zero(study):
         values = study.values("0", "test/loss") - study.values("1", "test/loss")
         return {"fall of L2": values, "fall of twice": 2 * values, "other": values + 1}
 
-    figure = effects.dots(falls, "The caption.", prefix="fall of ", xlabel="nats")(study)
+    figure = charts.effects(falls, "The caption.", prefix="fall of ", xlabel="nats")(study)
     (panel,) = figure.axes
     assert figure.get_label() == "The caption."
     assert panel.get_xlabel() == "nats"
@@ -32,7 +32,7 @@ def test_each_entry_has_its_mean_and_interval_beside_zero(study):
     np.testing.assert_allclose(drawn, [(mean, 0), (2 * mean, 1), (mean + 1, 2)])
     (zero,) = [line for line in panel.lines if line.get_linestyle() == "--"]
     assert list(zero.get_xdata()) == [0, 0]
-    (panel,) = effects.dots(loss["baseline"] - loss["L2"], "")(study).axes
+    (panel,) = charts.effects(loss["baseline"] - loss["L2"], "")(study).axes
     (dot,) = panel.containers
     interval = study.difference("0", "1", "test/loss")
     ends = dot.lines[2][0].get_segments()[0][:, 0]
@@ -42,4 +42,4 @@ def test_each_entry_has_its_mean_and_interval_beside_zero(study):
 def test_nothing_to_draw_is_missing(study):
     for quantity in (column("test/loss")["dropout"], quantities(lambda study: {})):
         with plot.style(), pytest.raises(Missing):
-            effects.dots(quantity, "")(study)
+            charts.effects(quantity, "")(study)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ablax.errors import Missing
 from ablax.experiment import Experiment
-from ablax.report import charts, plot, selection
+from ablax.report import plot, selection, standard
 from ablax.report.ablation import AblationRow, ablation, ablation_frame, points_frame
 from ablax.report.claims import Judgement, evidence_in_words, judge_all
 from ablax.report.study import Chosen, Study
@@ -60,7 +60,7 @@ def build(study: Study, experiment: Experiment, remarks: Mapping[str, str] | Non
     """
     directory = study.directory / "report"
     rows = ablation(study)
-    drawn = {**charts.standard(study, rows), **_drawn(experiment, study)}
+    drawn = {**standard.charts(study, rows), **_drawn(experiment, study)}
     plot.save(drawn, directory)
     about = description(study, experiment)
     captions = {name: str(figure.get_label() or name) for name, figure in drawn.items()}

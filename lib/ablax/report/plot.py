@@ -25,6 +25,9 @@ from ablax.rundir.store import replacing
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+SPLITS = {"train": "training", "valid": "validation"}
+"""Those that curves are of, in words."""
+
 STYLE = {
     "axes.grid": True,
     "axes.spines.right": False,
