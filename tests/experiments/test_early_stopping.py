@@ -15,7 +15,7 @@ from ablax.report.quantities import NEGATIVE, POSITIVE
 from ablax.report.study import Study
 from ablax.study import snapshots
 from experiments import early_stopping
-from experiments.early_stopping import BEST, CRITERIA, LAST, ORACLE, Config, capacity
+from experiments.early_stopping import BEST, CRITERIA, LAST, ORACLE, Config
 from tests.experiments import studies
 from tests.experiments.studies import (
     by_the_others,
@@ -186,40 +186,6 @@ def test_criteria_stop_where_prechelt_says(smoke, curves):
         if row["steps"] < 300:
             stopped.add(row["group"])
     assert {"patience", "GL"} <= stopped
-
-
-# What it saves
-
-
-def queued(steps: list[int], slots: int) -> int:
-    """Steps until the last of a queue has ended, one by one."""
-    waiting, running, clock = list(steps), [], 0
-    while waiting or running:
-        while waiting and len(running) < slots:
-            running.append(waiting.pop(0))
-        running = [left - 1 for left in running if left > 1]
-        clock += 1
-    return clock
-
-
-@pytest.mark.parametrize("slots", [1, 3, 8])
-def test_what_a_queue_costs_is_what_it_costs_step_by_step(slots):
-    rng = np.random.default_rng(slots)
-    for n in (1, 7, 24):
-        steps = rng.integers(1, 30, n).astype(float)
-        most = 30.0
-        found = capacity(steps, slots, most)
-        assert found["every trial to the end"] == 1
-        batches = [steps[i : i + slots] for i in range(0, n, slots)]
-        everything = len(batches) * slots * most  # of all slots, idle ones too
-        np.testing.assert_allclose(found["steps that train"], steps.sum() / everything)
-        clock = queued(steps.astype(int).tolist(), slots)
-        np.testing.assert_allclose(
-            found["stopped, slots refilled at once"], clock * slots / everything
-        )
-        expected = slots * sum(map(max, batches)) / everything
-        waits = found["stopped, but waiting for the slowest of its batch"]
-        np.testing.assert_allclose(waits, expected)
 
 
 # The points

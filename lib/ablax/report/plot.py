@@ -186,6 +186,26 @@ def dots(ax: Axes, rows: Mapping[str, Interval]) -> None:
     ax.invert_yaxis()
 
 
+def shares(
+    rows: Mapping[str, float], caption: str, *, width: float = 7.0, **options: Any
+) -> Figure:
+    """A bar with its percentage for each label, the first on top.
+
+    Args:
+        rows: {label: share of the whole}.
+        caption: the sentence below the figure.
+        width: of the figure, in inches.
+        options: what `Axes.set` takes.
+    """
+    figure, (ax,) = panels(1, width=width, height=0.8 + 0.4 * len(rows))
+    bars = ax.barh(list(rows), list(rows.values()), color=COLOURS[0])
+    ax.bar_label(bars, fmt=lambda share: f" {share:.0%}")
+    ax.invert_yaxis()
+    ax.grid(False, axis="y")
+    ax.set(**options)
+    return captioned(figure, caption)
+
+
 def scatter(ax: Axes, groups: Mapping[Any, tuple[Any, Any]]) -> None:
     """A dot for every (x, y), of {label: (all x, all y)} in colour and form of its label."""
     for number, (label, (x, y)) in enumerate(groups.items()):
