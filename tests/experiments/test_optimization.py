@@ -94,7 +94,7 @@ def test_all_batches_see_as_many_examples(preset):
     total = {"default": 20, "paper": 200}[preset] * 1024
     for group, (examples_seen,) in counted.items():
         assert examples_seen == total * (20 if group in {TIMED, *longer} else 1), group
-    assert {"batches of 4", "batches of 256", "all at once"} <= counted.keys()
+    assert {"batches of 4", "batches of 256", "full batch"} <= counted.keys()
 
 
 def test_the_table_has_every_method_at_several_rates():
@@ -105,15 +105,15 @@ def test_the_table_has_every_method_at_several_rates():
     assert rates.pop("baseline") == [0.1]
     for name, found in rates.items():
         assert {b / a for a, b in itertools.pairwise(found)} == {2}, "none more finely"
-        assert len(found) >= (6 if name.startswith("all at once, ") else 9)
+        assert len(found) >= (6 if name.startswith("full batch, ") else 9)
     assert tuple(rates.pop("constant")) == CLIFF
     assert set(RATES) < set(CLIFF)
     for name in ("adam", "momentum 0.99", "nesterov 0.99"):
         assert (min(rates[name]), max(rates.pop(name))) == (2**-12, 2**-4)
     assert {max(found) for found in rates.values()} == {2}
-    batches = {"batches of 4", "batches of 256", "all at once", TIMED}
+    batches = {"batches of 4", "batches of 256", "full batch", TIMED}
     betas = {f"{name} {b:g}" for name in ("momentum", "nesterov") for b in (0.5, 0.9, 0.95)}
-    wholes = {f"all at once, {name}" for name in {*betas, "momentum 0.99", "nesterov 0.99"}}
+    wholes = {f"full batch, {name}" for name in {*betas, "momentum 0.99", "nesterov 0.99"}}
     labels = {f"{name}, random labels" for name in ("constant", *SCHEDULES)}
     assert rates.keys() == batches | betas | wholes | set(SCHEDULES) | labels
     assert len({json.dumps(point, sort_keys=True) for point in table}) == len(table)
@@ -135,10 +135,10 @@ def test_methods_are_what_they_are_called():
         "adam": {"optimizer": "adam", "momentum": 0.9},
         "batches of 4": {"batch_size": 4},
         "batches of 256": {"batch_size": 256},
-        "all at once": {"batch_size": 1024},
-        "all at once, for as long": {"batch_size": 1024},
+        "full batch": {"batch_size": 1024},
+        "full batch, equal wall-clock time": {"batch_size": 1024},
         **betas,
-        **{f"all at once, {name}": of | {"batch_size": 1024} for name, of in betas.items()},
+        **{f"full batch, {name}": of | {"batch_size": 1024} for name, of in betas.items()},
     }
     for name in ("constant", *SCHEDULES):
         expected[name] = {"schedule": name}
@@ -308,15 +308,15 @@ def test_the_tiny_study_can_be_judged(smoke, monkeypatch):
 AFTER_DECAY = [name for name in FORMULAS if name != "constant"]
 COMPARED = {
     "stochastic-beats-batch-at-equal-epochs": [
-        (name, "all at once") for name in ("constant", "batches of 4", "batches of 256")
+        (name, "full batch") for name in ("constant", "batches of 4", "batches of 256")
     ],
     "decay-helps": [(name, "constant") for name in AFTER_DECAY],
     "momentum-speeds-descent": [(f"momentum {b}", "constant") for b in (0.5, 0.9)],
     "momentum-speeds-batch-descent": [
-        (f"all at once, momentum {b}", "all at once, for as long") for b in (0.5, 0.9)
+        (f"full batch, momentum {b}", "full batch, equal wall-clock time") for b in (0.5, 0.9)
     ],
     "nesterov-is-better-at-high-momentum": [
-        (f"all at once, nesterov {b}", f"all at once, momentum {b}") for b in (0.95, 0.99)
+        (f"full batch, nesterov {b}", f"full batch, momentum {b}") for b in (0.95, 0.99)
     ],
     "nesterov-is-better-by-small-batches": [
         (f"nesterov {b}", f"momentum {b}") for b in (0.95, 0.99)
@@ -434,46 +434,22 @@ def test_equal_time_is_what_both_have_had(short, of_batch, of_all, ends):
     assert effect.expected == NEGATIVE
 
 
-def test_without_a_clock_nothing_is_said_of_time(tmp_path):
-    groups = {"constant": BATCH, TIMED: EXAMPLES}
-    settings = [PLAIN | {"group": name, "batch_size": size} for name, size in groups.items()]
-    table = made_up(tmp_path, settings)
+def test_without_a_clock_nothing_is_said_of_time(short):
+    table = Study(short)
+    table.timings = table.timings.iloc[:0]
     with pytest.raises(Missing, match="no launch"):
         effects(optimization, "stochastic-beats-batch-at-equal-time", table)
-    assert not any(panel.has_data() for panel in optimization.batches_figure(table).axes)
-
-
-def test_seconds_of_a_step_are_all_seconds_over_all_steps(short):
-    table = with_clock(Study(short), 3.0, 7.0)
-    assert optimization.seconds_per_step(table, BATCH) == pytest.approx(3.0)
-    assert optimization.seconds_per_step(table, EXAMPLES) == pytest.approx(7.0)
-
-
-def test_only_programs_of_plain_descent_are_timed(tmp_path):
-    names = ("optimizer", "schedule", "batch_size")
-    costs = {("momentum", "constant", 32): 2.0, ("momentum", "cosine", 32): 99.0,
-             ("adam", "constant", 32): 99.0, ("momentum", "constant", 4): 3.0}  # fmt: skip
-    settings = [dict(zip(names, of, strict=True)) for of in costs]
-    table = made_up(tmp_path, [PLAIN | setting for setting in settings])
-    said, programs = [], {}
-    for i, (setting, cost) in enumerate(zip(settings, costs.values(), strict=True)):
-        said.append((f"p{i}", "seconds training", cost * table.numbers(str(i), "steps").sum()))
-        programs[f"p{i}"] = {"statics": setting}
-    table.manifest["provenance"]["programs"] = programs
-    table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
-    assert optimization.seconds_per_step(table, 32) == pytest.approx(2.0)
-    assert optimization.seconds_per_step(table, 4) == pytest.approx(3.0)
-    with pytest.raises(Missing, match="batches of 256"):
-        optimization.seconds_per_step(table, 256)
+    with pytest.raises(Missing, match="no launch"):
+        optimization.FIGURES["batches"](table)
 
 
 # Figures
 
 
 def test_both_batches_are_drawn_against_epochs_and_time(short):
-    figure = optimization.batches_figure(with_clock(Study(short), 0.5, 2.0))
+    figure = optimization.FIGURES["batches"](with_clock(Study(short), 0.5, 2.0))
     left, right = figure.axes
-    groups = {"batches of 32": "constant", "full batch": FULL, "full batch, for as long": TIMED}
+    groups = {"batches of 32": "constant", FULL: FULL, TIMED: TIMED}
     assert left.get_legend_handles_labels()[1] == list(groups)
     for label, group in groups.items():
         steps, losses = curves_by_the_others(short, group)
@@ -498,7 +474,7 @@ def test_the_cliff_has_the_training_loss_of_every_rate(tmp_path):
     settings = [setting for line in shown.values() for setting in line]
     settings += [setting | {"learning_rate": 1.0} for setting in others]
     table = made_up(tmp_path, [PLAIN | setting for setting in settings])
-    (panel,) = optimization.cliff_figure(table).axes
+    (panel,) = optimization.FIGURES["cliff"](table).axes
     lines = {line.get_label(): line.lines[0].get_xydata().tolist() for line in panel.containers}
     mean = [table.numbers(str(i), "train/loss").mean() for i in range(4)]
     assert lines == {
@@ -509,13 +485,13 @@ def test_the_cliff_has_the_training_loss_of_every_rate(tmp_path):
 
 
 def test_methods_are_drawn_by_their_training_loss(tmp_path):
-    names = ("baseline", "adam", "cosine", "all at once, momentum 0.5")
+    names = ("baseline", "adam", "cosine", "full batch, momentum 0.5")
     table = made_up(tmp_path, [{"group": name} for name in names])
-    (panel,) = optimization.methods_figure(table).axes
+    (panel,) = optimization.FIGURES["methods"](table).axes
     labels = [label.get_text() for label in panel.get_yticklabels()]
-    assert labels == ["adam", "cosine", "full batch, momentum 0.5"]
+    assert labels == list(names)
     drawn = [dot.lines[0].get_xdata()[0] for dot in panel.containers]
-    assert drawn == [table.numbers(name, "train/loss").mean() for name in ("1", "2", "3")]
+    assert drawn == [table.numbers(name, "train/loss").mean() for name in ("0", "1", "2", "3")]
 
 
 def test_a_batch_above_the_training_examples_is_refused(capsys):

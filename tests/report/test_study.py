@@ -266,6 +266,13 @@ def test_a_line_has_one_point_for_every_value_from_low_to_high(tmp_path):
     assert table.among() == [of["name"] for of in points]
 
 
+def test_methods_are_in_the_order_of_the_table_and_numbers_from_low_to_high(tmp_path):
+    points = [point(name, name, l2=value) for name, value in (("z", 1.0), ("a", 0.1), ("m", 0.5))]
+    table = write(tmp_path, points, random_trials(points))
+    assert list(selection.along(table, "group")) == ["z", "a", "m"]
+    assert list(selection.along(table, "l2")) == [0.1, 0.5, 1.0]
+
+
 def test_of_a_choice_are_the_trials_that_stand_for_it(tmp_path):
     trials = series(BASE, valid_loss=[9.0] * 4)
     trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6])

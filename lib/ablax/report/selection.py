@@ -39,9 +39,10 @@ def along(study: Study, field: str, **where: Any) -> Points:
     """{value of a field: what validation chooses of the points with it}, from low to high.
 
     Among the points with these settings: where other axes cross the line, one of each value
-    is chosen, as in `methods`.
+    is chosen, as in `methods`. The field "group" has the methods, in the order of the table.
     """
-    return Points(sorted(_choices(study, field, where).items()))
+    choices = _choices(study, field, where)
+    return choices if field == "group" else Points(sorted(choices.items()))
 
 
 def _choices(study: Study, field: str, where: dict[str, Any]) -> Points:
