@@ -40,11 +40,6 @@ SCHEDULES = ("inverse_sqrt", "step_decay", "exponential", "linear", "cosine")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("smoke") / "run", "--preset", "smoke")
-
-
-@pytest.fixture(scope="module")
 def short(tmp_path_factory):
     """Two rates of what the claims about batches and rates compare, by a small network."""
     timed = {"group": TIMED, "batch_size": EXAMPLES, "steps": 80, "eval_every": 4}
