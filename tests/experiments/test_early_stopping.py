@@ -34,12 +34,6 @@ FIELDS = {"patience": "patience", "GL": "gl", "PQ": "pq", "UP": "up"}
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--width", 16, "--keep", "all")
-
-
-@pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
     """The oracle alone, which the smoke preset does without."""
     out = tmp_path_factory.mktemp("oracle") / "run"
@@ -308,6 +302,7 @@ def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
         assert effect.expected == (-np.inf, 0.75)
 
 
+@pytest.mark.slow
 def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
     typed = ["--gl", 1, 2, "--keep-weights", BEST, "--width", 2]
     typed += ["--steps", 4, "--eval-every", 2, "--restarts", 2]
