@@ -14,18 +14,12 @@ Expected: deep sigmoid networks hardly learn; tanh and the rectified ones do; le
 units on again that ReLU leaves off.
 """
 
-import dataclasses
-import itertools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import pandas as pd
-
 import ablax as ax
-from ablax import grid, plot
-from ablax.report.study import differences
+from ablax import grid
+from ablax.analysis import units
+from ablax.report import curves
 from ablax.tasks.supervised import examples
 
 NAMES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
@@ -33,7 +27,11 @@ DEPTHS = SHALLOW, DEEP = 2, 6
 GAINS = {0.577: "standard", 1.0: "Glorot", 1.414: "He"}  # √(n·Var(w)) of initial weights
 STANDARD, GLOROT, HE = GAINS
 RATES = (0.03, 0.1, 0.3)
+RATE_AXIS = {"xscale": "log", "xticks": RATES, "xticklabels": RATES, "xlabel": "learning rate"}
 FLAT = 0.005  # a slope so small that hardly anything is learnt through it
+MADE_FOR = {name: HE if name in ("relu", "leaky_relu", "gelu") else GLOROT for name in NAMES}
+"""Gains of the initial weights that are made for each activation."""
+UNITS = {"train/flat": f"slopes below {FLAT:g}", "train/off": "units never above 0"}
 
 
 class Config(ax.BaseConfig):
@@ -55,13 +53,8 @@ PRESETS = {
 }
 
 
-def gain_for(name: str) -> float:
-    """The gain of the initial weights that are made for an activation."""
-    return HE if "relu" in name or name == "gelu" else GLOROT
-
-
 def row(name: str, depth: int, gain: float | None = None) -> str:
-    return f"{name}, {depth} layers, {GAINS[gain or gain_for(name)]}"
+    return f"{name}, {depth} layers, {GAINS[gain or MADE_FOR[name]]}"
 
 
 def points(config: Config) -> list[grid.Setting]:
@@ -69,7 +62,7 @@ def points(config: Config) -> list[grid.Setting]:
         row(name, depth, gain): {"activation": name, "depth": depth, "gain": gain}
         for name in NAMES
         for depth in DEPTHS
-        for gain in (GAINS if name in NAMES[:3] else [gain_for(name)])
+        for gain in (GAINS if name in NAMES[:3] else [MADE_FOR[name]])
     }
     for name in ("relu", "leaky_relu"):  # the bias turns units off for almost every example
         networks[f"{name}, off at first"] = {"activation": name, "depth": 1, "bias": -2.0}
@@ -78,152 +71,83 @@ def points(config: Config) -> list[grid.Setting]:
 
 
 def task(config: Config) -> ax.Task:
-    splits = ax.data.split(ax.data.load("digits"), train_size=1000, seed=0)
-    widths = (config.width,) * config.depth
-    model = ax.nn.MLP(widths, len(splits.classes), config.activation, "lecun_normal")
-    f = ax.nn.activation(config.activation)
-    slope = jnp.vectorize(jax.grad(f))
-
-    def optimizer(trial):
-        rate = ax.schedules.cosine(trial.hparams.learning_rate, steps=trial.steps)
-        return ax.optimizers.momentum(rate, momentum=trial.hparams.momentum)
-
-    def initial(params, hparams):
-        scaled = ax.nn.scale_weights(params, hparams.gain)
-        shifted = {k: {**v, "bias": v["bias"] + hparams.bias} for k, v in scaled.items()}
-        return {**shifted, "output": scaled["output"]}
-
-    def watch(gradient, params):
-        """Root mean square of the gradient of every layer's weights."""
-        sizes = [jnp.sqrt(jnp.square(layer["weight"]).mean()) for layer in gradient.values()]
-        return {f"gradient_{i}": size for i, size in enumerate(sizes)}
-
+    model = ax.nn.MLP((config.width,) * config.depth, 10, config.activation, "lecun_normal")
     usual = ax.supervised(
         model,
-        splits,
-        loss=ax.losses.loss("softmax_cross_entropy_with_integer_labels"),
-        metrics={ax.ACCURACY: ax.metrics.accuracy},
-        optimizer=optimizer,
+        ax.data.split(ax.data.load("digits"), train_size=1000, seed=0),
+        optimizer=ax.optimizers.of_trial("momentum", "cosine"),
         batch_size=config.batch_size,
-        records=ax.Records(watch=watch),
-        initial=initial,
+        records=ax.Records(watch=units.gradient_sizes),
+        initial=lambda params, h: ax.nn.shift_biases(ax.nn.scale_weights(params, h.gain), h.bias),
     )
 
     def evaluate(params, trial, split):
-        x, _ = examples(split)
-        _, captured = model.apply({"params": params}, x, capture_intermediates=True)
-        layers: Any = captured["intermediates"]
-        hidden = [layers[f"hidden_{i}"]["__call__"][0] for i in range(config.depth)]
-        z = jnp.stack(hidden)  # [layers, units, examples]
-        units = {"flat": jnp.abs(slope(z)) < FLAT, "off": (z < 0).all(axis=-1), "zeros": f(z) == 0}
-        sums = {name: (flags.mean(), jnp.float32(1)) for name, flags in units.items()}
-        return usual.evaluate(params, trial, split) | sums
+        shares = units.shares(model, params, examples(split)[0], FLAT)
+        return usual.evaluate(params, trial, split) | ax.whole(**shares)
 
-    return dataclasses.replace(usual, evaluate=evaluate)
+    return usual.replace(evaluate=evaluate)
 
 
-def tuned(study: ax.Study, depth: int, **where: Any) -> dict[str, ax.Chosen]:
+def tuned(study: ax.Study, name: str, **where: Any) -> dict[str, ax.Chosen]:
     """{activation: its point at the learning rate that validation chooses}, biases 0 at first."""
-    return ax.selection.along(study, "activation", depth=depth, bias=0.0, **where)
-
-
-def log_gradient(study: ax.Study, point: ax.Chosen, layer: int) -> pd.DataFrame:
-    """log10 of the gradient of a layer's weights, as restarts × evaluations."""
-    sizes = study.curve(point, f"train/gradient_{layer}").to_numpy(np.float64).T
-    return pd.DataFrame(np.log10(np.maximum(sizes, 1e-30)), study.of(point)["restart"].to_numpy())
-
-
-def ends_of(logs: pd.DataFrame) -> list[np.ndarray]:
-    """[the first of each restart's evaluations, the last of them], of restarts that have one."""
-    finite = logs.where(np.isfinite(logs)).dropna(how="all")
-    ends = finite.bfill(axis=1).iloc[:, :1], finite.ffill(axis=1).iloc[:, -1:]
-    return [end.to_numpy().ravel() for end in ends]
+    return ax.selection.along(study, "activation", activation=name, bias=0.0, **where)
 
 
 def gradients_figure(study: ax.Study):
     """The gradient of each layer's weights, at the start of training and at its end."""
     depth = max(study.points["depth"])
-    figure, axes = plot.panels(2, width=5.0, sharey=True)
-    for number, name in enumerate(NAMES):
-        points = tuned(study, depth) | tuned(study, depth, gain=gain_for(name))
-        if name in points:
-            ends = [ends_of(log_gradient(study, points[name], layer)) for layer in range(depth)]
-            for panel, layers in zip(axes, zip(*ends, strict=True), strict=True):
-                means = list(map(ax.statistics.mean_interval, layers))
-                plot.with_intervals(panel, range(1, depth + 1), means, label=name, number=number)
-    for panel, when in zip(axes, ("first", "last"), strict=True):
-        panel.set(xlabel="hidden layer", ylabel="log10 rms of the weights' gradient")
-        panel.set(title=f"in the {when} twentieth of training", xticks=range(1, depth + 1))
-    plot.legend(axes[0])
+    points = {}
+    for name, gain in MADE_FOR.items():
+        points |= tuned(study, name, depth=depth, gain=gain) or tuned(study, name, depth=depth)
+    columns = [f"train/gradient_{layer}" for layer in range(depth)]
     caption = "Gradients by layer; each activation has its own initial weights and its best rate."
-    return plot.captioned(figure, caption)
+    axes = {"xlabel": "hidden layer", "ylabel": "log10 rms of the weights' gradient"}
+    return curves.first_and_last(study, points, columns, caption, **axes)
 
 
-def depths_of(study: ax.Study) -> list[int]:
-    """The depths of the study, except that of the networks that are off at first."""
-    return sorted({*study.points["depth"]} - {1}) or [1]
-
-
-def accuracy_figure(study: ax.Study):
-    """Test accuracy by activation, depth and size of the initial weights."""
-    figure, axes = plot.panels(len(depths_of(study)), width=5.4, height=4.4)
-    for panel, depth in zip(axes, depths_of(study), strict=True):
-        methods = ax.selection.methods(study, depth=depth, bias=0.0).items()
-        plot.dots(panel, {name: study.interval(p, "test/accuracy") for name, p in methods})
-        panel.set(title=f"{depth} hidden layers", xlabel="test accuracy")
-        panel.locator_params(axis="x", nbins=5)
-    caption = "Test accuracy by activation, depth and initial weights, with 95% intervals."
-    return plot.captioned(figure, caption)
-
-
-def units_figure(study: ax.Study):
-    """The share of units that hardly learn any more, by learning rate and depth."""
-    depths, ticks = depths_of(study), sorted({*study.points["learning_rate"]})
-    measures = {"flat": f"share of slopes below {FLAT:g}", "off": "share of units never above 0"}
-    figure, axes = plot.panels(2 * len(depths), width=5.0, height=3.2, columns=len(depths))
-    for panel, (measure, depth) in zip(axes, itertools.product(measures, depths), strict=True):
-        for number, name in enumerate(NAMES):
-            where = {"activation": name, "depth": depth, "gain": gain_for(name), "bias": 0.0}
-            rates = ax.selection.along(study, "learning_rate", **where)
-            values = [study.interval(point, f"train/{measure}") for point in rates.values()]
-            if rates:
-                plot.with_intervals(panel, list(rates), values, label=name, number=number)
-        panel.set(xscale="log", xlabel="learning rate", xticks=ticks, xticklabels=ticks)
-        panel.set(title=f"{depth} hidden layers", ylabel=measures[measure])
-        panel.minorticks_off()
-    plot.legend(axes[0])
-    caption = "Flat units (above), units never on (below); weights as made for each activation."
-    return plot.captioned(figure, caption)
-
-
-FIGURES = {"gradients": gradients_figure, "accuracy": accuracy_figure, "units": units_figure}
-
-
-@ax.quantities
-def passed_on(study: ax.Study):
-    """How much more of the gradient reaches the first layer with one activation than another."""
-    logs = {}
-    for name in ("sigmoid", "tanh", "relu"):
-        point = tuned(study, DEEP, gain=gain_for(name))[name]
-        ratios = log_gradient(study, point, 0) - log_gradient(study, point, DEEP - 1)
-        logs[name] = ratios.mean(axis=1)
-    measured = "log10(gradient of the first hidden layer / of the last), mean over training"
-    pairs = itertools.pairwise(logs)
-    return {f"{measured}: {b} − {a}": differences(logs[b], logs[a]) for a, b in pairs}
-
+FIGURES = {
+    "gradients": gradients_figure,
+    "accuracy": ax.charts.dots(
+        {f"{n} hidden layers": ax.column("test/accuracy", depth=n, bias=0.0) for n in DEPTHS},
+        "Test accuracy by activation, depth and initial weights, with 95% intervals.",
+        xlabel="test accuracy",
+        width=7.2,
+    ),
+    "units": ax.charts.lines(
+        {
+            f"{of}, {depth} hidden layers": {
+                name: ax.column(column, "learning_rate", depth=depth, activation=name, gain=gain)
+                for name, gain in MADE_FOR.items()
+            }
+            for column, of in UNITS.items()
+            for depth in DEPTHS
+        },
+        "Flat units (above), units never on (below); weights as made for each activation.",
+        columns=2,
+        same=True,
+        ylabel="share",
+        **RATE_AXIS,
+    ),
+}
 
 NOTES = "course notes, Other Activation Functions"
 loss, accuracy = ax.column("train/loss"), ax.column("test/accuracy")
 off, zeros = ax.column("train/off"), ax.column("train/zeros")
 flat = ax.column("train/flat", by="learning_rate", group=row("tanh", SHALLOW))
 dead = ax.column("train/off", by="learning_rate", group=row("relu", SHALLOW))
+passed_on = curves.LogRatio(
+    "train/gradient_0",
+    f"train/gradient_{DEEP - 1}",
+    "log10(gradient of the first hidden layer / of the last), mean over training",
+)
 leaky, plain = "leaky_relu, off at first", "relu, off at first"
 CLAIMS = [
     ax.Claim(
         "gradients-vanish-in-training",
         "As deep networks train, gradients vanish with sigmoid, less with tanh, least with ReLU.",
         "course notes, The Vanishing Gradient Problem",
-        passed_on > 0,
+        passed_on[row("tanh", DEEP)] > passed_on[row("sigmoid", DEEP)],
+        passed_on[row("relu", DEEP)] > passed_on[row("tanh", DEEP)],
     ),
     ax.Claim(
         "tanh-trains-faster-than-sigmoid",

@@ -314,7 +314,7 @@ def test_first_hidden_layer_against_last_over_training(short):
             effect.values, ratios(a, own[a]) - ratios(b, own[b]), rtol=1e-4, atol=1e-6
         )
         assert effect.expected == POSITIVE
-        assert effect.measured.endswith(f": {a} − {b}")
+        assert effect.measured.endswith(f": {row(a, DEEP)} − {row(b, DEEP)}")
     assert (found[0].values > 0).all()
 
 
@@ -357,13 +357,14 @@ def test_units_are_drawn_by_learning_rate_and_depth(tmp_path):
     shares = np.random.default_rng(0).random((2, 4 * len(settings)))
     columns = dict(zip(("train/flat", "train/off"), shares, strict=True))
     table = made_up(tmp_path, settings, columns)
-    axes = activations.units_figure(table).axes
+    axes = activations.FIGURES["units"](table).axes
     for place, panel in enumerate(axes):
         (line,) = [dots.lines[0].get_xydata() for dots in panel.containers]
         first = 2 * (place % 2)  # of the depth
         mean = shares[place // 2].reshape(-1, 4).mean(axis=1)[first : first + 2]
         np.testing.assert_allclose(line, [(0.03, mean[1]), (0.3, mean[0])])
-        assert panel.get_title() == f"{(2, 6)[place % 2]} hidden layers"
+        share = ("slopes below 0.005", "units never above 0")[place // 2]
+        assert panel.get_title() == f"{share}, {(2, 6)[place % 2]} hidden layers"
 
 
 def six_layers(name: str, gain: float) -> dict:
@@ -395,7 +396,7 @@ def test_accuracies_are_drawn_in_rows_for_every_size_of_weights(tmp_path):
     settings = [six_layers("tanh", STANDARD), six_layers("relu", HE), six_layers("gelu", HE)]
     settings += [six_layers("relu", HE) | {"group": "relu, off at first", "depth": 1, "bias": -2.0}]
     table = made_up(tmp_path, settings)
-    (panel,) = activations.accuracy_figure(table).axes
+    (panel,) = activations.FIGURES["accuracy"](table).axes
     assert panel.get_title() == "6 hidden layers"
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names == ["tanh, 6 layers, standard", "relu, 6 layers, He", "gelu, 6 layers, He"]
@@ -408,24 +409,10 @@ def test_a_study_of_ones_own_activations_is_drawn(smoke):
     """There each has the gain that the study has, whether or not it was made for it."""
     (panel, _) = activations.gradients_figure(Study(smoke)).axes
     assert [line.get_label() for line in panel.containers] == ["sigmoid", "relu"]
-    (panel,) = activations.accuracy_figure(Study(smoke)).axes
+    (panel,) = activations.FIGURES["accuracy"](Study(smoke)).axes
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names == ["activation=sigmoid", "activation=relu"]
     assert len(panel.containers) == 2
-
-
-def test_restarts_that_diverge_have_the_gradients_that_they_made():
-    """One at once, one after the first evaluation, at a step of its own: 12."""
-    nan = np.nan
-    curves = np.array([[1.0, nan, 2.0], [nan, nan, nan], [3.0, 4.0, nan], [np.inf, 5.0, 6.0]])
-    first, last = activations.ends_of(pd.DataFrame(curves))
-    assert first.tolist() == [1, 3, 5]
-    assert last.tolist() == [2, 4, 6]
-
-
-def test_restarts_that_all_diverge_at_once_have_no_ends():
-    first, last = activations.ends_of(pd.DataFrame(index=range(3)))
-    assert first.size == last.size == 0
 
 
 def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
@@ -441,7 +428,7 @@ def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
     tanh, relu = effects(activations, "gradients-vanish-in-training", table)
     np.testing.assert_allclose(tanh.values, [4.5 - 1, 2.5 - 1, np.nan], rtol=1e-12)
     np.testing.assert_allclose(relu.values, [9 - 4.5, 4 - 2.5, np.nan], rtol=1e-12)
-    for draw in (activations.gradients_figure, activations.accuracy_figure):
+    for draw in (activations.gradients_figure, activations.FIGURES["accuracy"]):
         assert any(panel.has_data() for panel in draw(table).axes)
 
 

@@ -2,7 +2,7 @@
 
 from ablax.nn.activations import ACTIVATIONS, activation
 from ablax.nn.dense import Dense
-from ablax.nn.initializers import INITIALIZERS, scale_weights
+from ablax.nn.initializers import INITIALIZERS, scale_weights, shift_biases
 from ablax.nn.linear import Linear, flatten
 from ablax.nn.mlp import MLP, widths_of
 
@@ -15,5 +15,6 @@ __all__ = [
     "activation",
     "flatten",
     "scale_weights",
+    "shift_biases",
     "widths_of",
 ]

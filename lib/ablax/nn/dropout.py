@@ -24,6 +24,7 @@ Per step and lane, mask, scaling and gradient on 16 vmapped lanes of [64, 32], o
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +138,7 @@ def mean_gain(
 
 
 def agreement(
-    scores: Callable[..., Float[Array, "b classes"]],
+    scores: Callable[..., Any],
     rates: tuple[Scalar, ...],
     key: Key[Array, ""],
     features: tuple[int, ...],
@@ -152,7 +153,8 @@ def agreement(
     section 7.5). 1 at rate 0.
 
     Args:
-        scores: (x) -> scores without dropout; (x, *rates, rngs={"dropout": key}) -> with it.
+        scores: (x) -> scores [examples, classes] without dropout; with it,
+            (x, *rates, rngs={"dropout": key}) -> as many.
         rates: of dropout, in the order in which `scores` takes them.
         key: of the inputs and of the masks.
         features: shape of one example.

@@ -66,3 +66,15 @@ def scale_weights(params: PyTree, scale: Float[Array, ""] | float) -> PyTree:
         return w * jnp.asarray(scale).astype(w.dtype) if is_weight else w
 
     return jax.tree.map(scaled, weight_mask(params), params)
+
+
+def shift_biases(params: PyTree, shift: Float[Array, ""] | float) -> PyTree:
+    """The parameters with `shift` added to every bias of the hidden layers, not to the output's.
+
+    >>> params = {name: {"bias": jnp.zeros(2)} for name in ("hidden_0", "output")}
+    >>> shifted = shift_biases(params, -1.0)
+    >>> print(shifted["hidden_0"]["bias"], shifted["output"]["bias"])
+    [-1. -1.] [0. 0.]
+    """
+    hidden = {name: {**of, "bias": of["bias"] + shift} for name, of in params.items()}
+    return {**hidden, "output": params["output"]}

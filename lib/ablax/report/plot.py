@@ -135,7 +135,10 @@ Lines = Mapping[str, Mapping[float, Interval]]
 
 
 def interval_lines(axes: Axes, lines: Lines, **options: Any) -> None:
-    """A line with error bars for each label, and the legend; options are those of `Axes.set`."""
+    """A line with error bars for each label, and the legend; options are those of `Axes.set`.
+
+    Where the places of the ticks are given, there are no others.
+    """
     for number, (label, points) in enumerate(lines.items()):
         with_intervals(axes, list(points), list(points.values()), label=label, number=number)
     axes.set(**options)
@@ -143,6 +146,8 @@ def interval_lines(axes: Axes, lines: Lines, **options: Any) -> None:
     whole = all(isinstance(x, int) for points in lines.values() for x in points)
     if whole and isinstance(locator, MaxNLocator):
         locator.set_params(integer=True)  # no tick at half a layer
+    if "xticks" in options:
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     legend(axes)
 
 
@@ -152,11 +157,22 @@ def interval_panels(
     *,
     width: float = 5.0,
     columns: int | None = None,
+    same: bool = False,
+    sharey: bool = False,
     **options: Any,
 ) -> Figure:
     """A panel for each title, with `interval_lines` in it; options are those of `Axes.set`.
 
     The panels are in a row, or in rows of some columns.
+
+    Args:
+        panels_: {title: {label: {x: interval}}}.
+        caption: the sentence below the figure.
+        width: of a panel, in inches.
+        columns: panels of a row; None: all of them.
+        same: all panels have the same lines: one legend, beside them.
+        sharey: one scale for all.
+        options: what `Axes.set` takes.
 
     Raises:
         Missing: there is nothing to draw.
@@ -164,9 +180,14 @@ def interval_panels(
     shown = {title: lines for title, lines in panels_.items() if any(lines.values())}
     if not shown:
         raise Missing(f"nothing to draw: {caption}")
-    figure, axes = panels(len(shown), width=width, columns=columns)
+    figure, axes = panels(len(shown), width=width, columns=columns, sharey=sharey)
     for panel, (title, lines) in zip(axes, shown.items(), strict=True):
         interval_lines(panel, {n: ps for n, ps in lines.items() if ps}, title=title, **options)
+    if same:
+        for old in filter(None, [panel.get_legend() for panel in axes]):
+            old.remove()
+        lines_and_labels = axes[0].get_legend_handles_labels()
+        figure.legend(*lines_and_labels, loc="outside right upper", fontsize=8)
     return captioned(figure, caption)
 
 
