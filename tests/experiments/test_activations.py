@@ -28,12 +28,6 @@ points = partial(studies.points_of, activations, "activations")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--keep", "all")
-
-
-@pytest.fixture(scope="module")
 def short(tmp_path_factory):
     """The points that claims are about, of small networks and for a few steps."""
     table = [
