@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ablax.errors import Missing
-from ablax.report.charts import SPLITS
-from ablax.report.plot import captioned, legend, panels, shaded
+from ablax.report.plot import SPLITS, captioned, legend, panels, shaded
 from ablax.report.quantities import Name, Quantity
 from ablax.report.selection import methods
 from ablax.report.statistics import mean_interval
