@@ -29,7 +29,7 @@ from ablax.tasks.supervised import examples
 VALLEY, HUMP = "valley", "hump"
 FEATURES = ("mean radius", "mean concave points")
 STEPS = 200
-"""Of the default preset; so many steps of a path are recorded."""
+"""Steps of the default preset, and those of a path that are recorded."""
 STARTS = {VALLEY: (-1.0, 3.0), HUMP: (-2.4, 1.0)}
 """Around which restarts start, with standard deviation 0.3."""
 RATES = {VALLEY: 1.0, HUMP: 0.02}

@@ -133,7 +133,7 @@ FIGURES = {"tradeoff": tradeoff_figure, "saved": saved_figure, "complexity": com
 
 @ax.quantities
 def missed_gain(study: ax.Study):
-    """Of the oracle's gain over training to the end, the share that each criterion misses."""
+    """The share of the oracle's gain over training to the end that each criterion misses."""
     methods = ax.selection.methods(study)
     missed = {
         name: study.differences(methods[name], methods[ORACLE], "test/loss")

@@ -1,4 +1,4 @@
-"""What may import what, and that files are only ever read as data."""
+"""Which module may import which, and that files are only ever read as data."""
 
 import ast
 from pathlib import Path

@@ -56,7 +56,7 @@ def test_both_passes_equal_numpy_in_float64(name, layers):
 
 @pytest.mark.parametrize("name", ["tanh", "gelu", "selu"])
 def test_gradients_are_those_of_jax(name):
-    """Of E = Σ g·aᴸ by what is added to each z, through a network written out."""
+    """The gradient of E = Σ g·aᴸ by a change of each z, through a network written out."""
     f = activation(name)
     weights, x, last = single(*drawn(4))
 

@@ -135,7 +135,7 @@ def test_the_recorded_ledger_is_pointed_at(claims, place):
 
 
 def test_the_recorded_ledger_knows_the_experiments_of_the_checkout_alone(claims, place):
-    """Of a file of one's own it has recorded nothing."""
+    """The ledger has recorded nothing of a file of one's own."""
     place.ledger.parent.mkdir()
     place.ledger.write_text("what was recorded")
     place.known["own.py"] = tiny("own", *CLAIMS)
@@ -238,7 +238,7 @@ def test_an_unfinished_study_is_completed_by_run(claims, unfinished):
 
 
 def test_a_record_that_cannot_be_read_is_said(claims, capsys):
-    """Of an earlier version, say: its record states no level of significance."""
+    """A record of an earlier version, say, states no level of significance."""
     claims("first", "--run", "--preset", "smoke")
     (directory,) = studies()
     record = json.loads((directory / "study.json").read_text())
@@ -331,7 +331,7 @@ def remark(text: str) -> None:
 
 
 def shown(directory: Path) -> list[list[str]]:
-    """What a study's report, printed again, says of each claim below its effects."""
+    """The lines below the effects of each claim in a report that is printed again."""
     assert main(["report", str(directory)]) == 0
     (table, *_) = markdown_tables((directory / "report" / "report.md").read_text())
     page = (directory / "report" / "report.html").read_text()

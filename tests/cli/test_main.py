@@ -1,4 +1,4 @@
-"""What the command line refuses: in one message, with status 2, before anything compiles."""
+"""Refusals of the command line: one message, status 2, before anything compiles."""
 
 import gzip
 import json

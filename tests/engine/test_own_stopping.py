@@ -72,7 +72,7 @@ def stopping(count):
 
 @pytest.mark.parametrize("interval", [1, 5, 7, 100])
 def test_every_trial_stops_after_its_own_evaluations(runner, interval):
-    """Of 100 trials on 16 slots most are refills: a memory that was left would stop them early."""
+    """Most of 100 trials on 16 slots are refills: a memory that was left would stop them early."""
     configs = stopping(100)
     outcomes = run(runner, configs, range(100), interval=interval)
     boundaries = -(-60 // interval)

@@ -367,7 +367,7 @@ def six_layers(name: str, gain: float) -> dict:
 
 
 def test_gradients_are_drawn_at_the_start_and_at_the_end(tmp_path):
-    """Of the weights that are made for each activation, as logarithms; one that is 0 is finite."""
+    """Gradients at the weights made for each activation, as logarithms; one that is 0 is finite."""
     settings = [six_layers(name, gain) for name in ("tanh", "relu") for gain in (GLOROT, HE)]
     table = made_up(tmp_path, settings, restarts=2)
     powers = np.random.default_rng(0).random((8, 3, 6))

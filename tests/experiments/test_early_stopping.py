@@ -319,7 +319,7 @@ def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
 
 
 def test_thresholds_of_ones_own_are_lines_of_their_own(tmp_path):
-    """What two criteria can stop belongs to neither; nor what none can, or is kept to the last."""
+    """A point that two criteria can stop, or none, belongs to none; nor one kept to the last."""
     off = {f"protocol/{field}": np.inf for field in FIELDS.values()}
     settings = [{"protocol/gl": 3.0}, {"protocol/gl": 1.0}, {}, {"protocol/up": 2.0},
                 {"protocol/gl": 2.0, "protocol/up": 2.0}]  # fmt: skip

@@ -29,7 +29,7 @@ points = partial(studies.points_of, escape, "escape")
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """What claims compare, for a few steps; of the narrow networks the two shallowest."""
+    """The points of the claims, for a few steps; of the narrow networks the two shallowest."""
     table = [
         p | {"steps": 60, "eval_every": 30}
         for p in points()
@@ -62,7 +62,7 @@ ODD = np.array([0, 1, 1, 0])
 
 
 def logits(flat: np.ndarray, x: np.ndarray = XOR) -> np.ndarray:
-    """Of a 2-2-1 network of tanh from (b, W by rows, c, v), the order of the flat vector."""
+    """Scores of a 2-2-1 network of tanh from (b, W by rows, c, v), the order of the flat vector."""
     b, W, c, v = flat[:2], flat[2:6].reshape(2, 2), flat[6], flat[7:]
     return np.tanh(x @ W.T + b) @ v + c
 

@@ -120,7 +120,7 @@ def test_both_passes_are_the_formula(activation):
 
 
 def test_the_gradient_is_that_of_jax():
-    """Of Σ g·a at each z: through the network written out, not through the task's own slopes."""
+    """Gradients of Σ g·a at each z, through the network written out, not the task's own slopes."""
     config = Config(depth=3, width=16)
     x, weights, last = (jax.tree.map(jnp.float32, part) for part in drawn(config))
 
@@ -332,7 +332,7 @@ def test_the_figure_has_a_panel_for_each_variance_and_direction(short):
 
 
 def test_a_line_has_the_layers_of_one_depth_whatever_restarts_choose(tmp_path):
-    """Of two depths of one's own some restarts choose the one, some the other."""
+    """Where a study has two depths, some restarts choose the one, some the other."""
     defaults = vars(initialization.PRESETS["default"].config)
     depths = [defaults | {"group": "tanh", "depth": depth} for depth in (4, 5)]
     objective = {"name": "loss", "direction": "min"}

@@ -79,7 +79,7 @@ def built(dataset: str) -> Task:
 
 
 def told_of(task: Task, trial, state, part) -> dict:
-    """What is evaluated of a state, by a program of its own."""
+    """The evaluation of a state, by a program of its own."""
     return means(jax.jit(partial(task.evaluate))(task.snapshot(state), trial, part))
 
 
@@ -253,7 +253,7 @@ def test_a_product_of_few_does_not_underflow():
 
 
 def test_softmax_keeps_the_order_of_scores_and_sums_to_one(digits):
-    """Of the scores of trained networks, for all examples of every split."""
+    """Probabilities by the scores of trained networks, for all examples of every split."""
     kept = snapshots.load(digits, "logistic_regression")
     assert len(kept) == 4
     for params in kept.values():
@@ -397,7 +397,7 @@ def test_a_small_rate_is_compared_with_a_good_one(study, request, monkeypatch):
 
 
 def test_a_study_without_the_points_says_so(digits):
-    """Of ten classes, at two rates of which none is too large."""
+    """A study of ten classes at two rates, none too large."""
     study = Study(digits)
     lacking = {name for name, (column, _, _) in WITHIN.items() if column != "from_optimum"}
     for name in lacking:

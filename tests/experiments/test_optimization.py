@@ -116,7 +116,7 @@ def test_the_table_has_every_method_at_several_rates():
 
 PLAIN = {"optimizer": "momentum", "schedule": "constant", "batch_size": 32, "width": 32,
          "learning_rate": 0.1, "momentum": 0.0, "label_noise": 0.0}  # fmt: skip
-"""What a point is where it says nothing else."""
+"""The fields of a point that sets nothing else."""
 
 
 def test_methods_are_what_they_are_called():
@@ -166,7 +166,7 @@ def test_every_field_is_an_axis():
 
 
 def softmax_gradient(params, x, y):
-    """Of the mean cross-entropy of a ReLU network with one hidden layer."""
+    """The gradient of the mean cross-entropy of a ReLU network with one hidden layer."""
     hidden, output = params["hidden_0"], params["output"]
     z = x @ hidden["weight"].T + hidden["bias"]
     h = np.maximum(z, 0)

@@ -399,7 +399,7 @@ def test_far_is_compared_with_near_by_logistic_regression(both, monkeypatch):
     ],
 )
 def test_a_study_without_the_points_says_so(dataset, claims, figures, tmp_path, monkeypatch):
-    """Of one method on data of two features without a plane, and of four features with one."""
+    """A study of one method, on two features without a separating plane and on four with one."""
     typed = ["--dataset", dataset, "--method", PERCEPTRON]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
     study = Study(launch(tmp_path / "run", *typed, *quick))

@@ -61,7 +61,7 @@ def outputs(w, hidden: int):
 
 
 def gradient(w, hidden: int, rows=(0, 1, 2, 3)):
-    """Of ½ Σ (y − ŷ)² over some rows, summed."""
+    """The gradient of ½ Σ (y − ŷ)² over some rows, summed."""
     h, out = outputs(w, hidden)
     v = layers(w, hidden)[-1]
     d = (out - Y) * out * (1 - out) * np.isin(range(4), rows)

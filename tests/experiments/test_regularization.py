@@ -117,7 +117,7 @@ def test_arrays_have_an_entry_per_trial(smoke, trials):
 
 
 def test_regularizers_do_what_they_are_for(trials):
-    """What must hold however short the study is."""
+    """Properties of a study of any length."""
     mean = trials.groupby("point").mean(numeric_only=True)
     for model in ("linear", "mlp"):
         base = mean.loc[f"model={model}"]

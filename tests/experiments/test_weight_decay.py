@@ -39,7 +39,7 @@ def stepped(n: int = 1, **fields):
 
 
 def gradient(params, x, y):
-    """Of the mean cross-entropy of a ReLU network with one hidden layer, in float64."""
+    """The gradient of the mean cross-entropy of a ReLU network of one hidden layer, in float64."""
     hidden, output = params["hidden_0"], params["output"]
     x, y = np.float64(x).reshape(len(x), -1), np.array(y)
     z = x @ hidden["weight"].T + hidden["bias"]

@@ -61,7 +61,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("rate", [0.2, 0.7, 0.9])
 def test_agreement_is_that_of_numpy(rate):
-    """Of linear scores, whose masks are the same function of the keys."""
+    """The agreement of linear scores, whose masks are the same function of the keys."""
     key, n, draws, features, classes = jax.random.key(3), 200, 5, 4, 3
     w = np.random.default_rng(0).normal(size=(features, classes))
 

@@ -33,7 +33,7 @@ class Listing:
 
 
 class Page(HTMLParser):
-    """What a page holds, in order; every tag must be closed in order.
+    """The content of a page, in order; every tag must be closed in order.
 
     Attributes:
         tags: (name, attributes) of all that opened.
@@ -109,7 +109,7 @@ class Page(HTMLParser):
         return [a["id"] for _, a in self.tags if a.get("id")]
 
     def outside(self) -> list[str]:
-        """What a browser would have to fetch, or go to, to show the page."""
+        """Addresses that a browser would fetch, or go to, to show the page."""
         tags = [tag for tag, _ in self.tags if tag in ("link", "iframe", "object", "embed")]
         named = ("src", "srcset", "poster", "data", "action", "href")
         places = [a[name] or "" for _, a in self.tags for name in named if name in a]
@@ -169,7 +169,7 @@ _PLAIN = re.compile(r"[^\\_%&#${}~^<>|]")
 
 
 def untex(text: str) -> str:
-    """What LaTeX prints of a cell; a character that TeX reads as its own must not be bare."""
+    """The text that LaTeX prints of a cell; a character that TeX reads must not be bare."""
     printed, rest = "", text
     while rest:
         known = max((name for name in TEX if rest.startswith(name)), key=len, default="")

@@ -138,7 +138,7 @@ NOISE = np.array([0.01, -0.02, 0.03, -0.01, 0.02, 0.01, -0.03, 0.02])
     ],
 )
 def test_better_is_the_metrics_own_direction(metrics, gain, share, tmp_path):
-    """Of a loss, smaller: the difference keeps its sign, the effect size is above 0 if better."""
+    """A smaller loss is better: the difference keeps its sign, the effect size is above 0."""
     versus = by_method(methods(tmp_path, {"A": gain + NOISE}, metrics=metrics))["mlp A"].versus
     assert np.sign(versus.difference.estimate) == np.sign(gain)
     assert versus.improvement.estimate == share

@@ -183,7 +183,7 @@ def test_what_differs_from_its_baseline_is_filled(tmp_path):
 
 
 def share_at(line, threshold):
-    """What a drawn step function says at a threshold."""
+    """The value of a drawn step function at a threshold."""
     x, y = line.get_xdata(), line.get_ydata()
     if line.get_drawstyle() == "steps-pre":
         return y[np.searchsorted(x, threshold, "left")]
@@ -217,7 +217,7 @@ def test_a_profile_is_the_share_of_restarts_at_least_as_good(metrics, ties, tmp_
 
 @pytest.mark.parametrize("objective", [("accuracy", "max"), ("loss", "min")])
 def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
-    """Of the validation metric, in its own direction: the mean of all ways to draw k."""
+    """The mean over all ways to draw k, by the validation metric, in its own direction."""
     name, direction = objective
     trials = random_trials([BASE, WEAK], restarts=4)
     said = {"name": name, "direction": direction}
@@ -326,7 +326,7 @@ def test_curves_without_two_common_steps_are_no_lines(curves, tmp_path):
 
 
 def test_curves_with_holes_are_drawn_as_far_as_they_go(tmp_path):
-    """Of one point a line, of the other what there is."""
+    """One point has a line, the other as much of one as there is."""
     curves = {"base/0": {10: {"valid/loss": NAN}, 20: {"valid/loss": 1.0}}}
     curves |= {f"l2=0.1/{r}": {s: {"valid/loss": 1.0} for s in (10, 20)} for r in (0, 1)}
     drawn(standard_charts(with_curves(tmp_path, curves))["curves"])

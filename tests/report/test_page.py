@@ -266,7 +266,7 @@ def test_a_description_of_a_line_is_the_question(preset, tmp_path):
 
 
 def test_a_source_is_a_paragraph_that_says_so(tmp_path):
-    """Of several each; a paragraph that has the word elsewhere is none."""
+    """Several are all found; a paragraph that has the word elsewhere is none."""
     text = "Source: is it one?\n\nThe Source: no.\n\nSource: a.\n\nSources are.\n\nSource: b."
     shown = about(two_points(tmp_path, preset="smoke"), text)
     assert shown == ["Source: is it one?", "Source: a.", "Source: b."]

@@ -371,7 +371,7 @@ def test_a_name_changes_nothing_else(tmp_path):
     ids=repr,
 )
 def test_a_comparison_expects_where_the_mean_lies(expected, bounds, turned, rows, study):
-    """Of two quantities that of the first − the second, whichever is larger."""
+    """The difference of two quantities is the first − the second, whichever is larger."""
     (effect,) = expected.effects(study)
     assert effect.expected == bounds
     difference = chosen(rows, MLP_L2, "test/loss") - chosen(rows, ["base"], "test/loss")

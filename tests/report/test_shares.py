@@ -18,7 +18,7 @@ COUNTS = [(0, 1), (1, 1), (0, 4), (4, 4), (3, 4), (1, 20), (19, 20), (50, 100), 
 
 
 def bits(successes, n):
-    """Of n values, those that are 1, not all at the end."""
+    """n values of which some are 1, not all at the end."""
     values = np.zeros(n)
     values[np.random.default_rng(n).permutation(n)[:successes]] = 1
     return values

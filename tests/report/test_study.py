@@ -183,7 +183,7 @@ def test_a_restart_has_no_part_in_the_choice_of_its_point(restart, others, tmp_p
 
 
 def test_a_restart_has_no_part_in_what_diverged_trials_of_others_count_as(tmp_path):
-    """What is worst of all must not be what decides about itself."""
+    """The worst trial must not decide about itself."""
     found = set()
     for own in (0.6, 5.0):
         trials = series(WEAK, valid_loss=[own, 0.5, 0.5])
@@ -374,7 +374,7 @@ def ranked(directory, **columns):
 @pytest.mark.parametrize("own", [0.0, 0.45, 1.0, 1e9, math.nan, math.inf])
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_a_diverged_trial_is_as_bad_as_the_worst_that_did_not(split, own, tmp_path):
-    """Of the whole study, in the metric's own direction; a lucky number of its own never counts."""
+    """The best point, in the metric's own direction; a lucky number of its own never counts."""
     measured = [0.4, 0.2, 0.9, 0.8, 0.3, own]
     columns = {f"{split}_accuracy": measured, f"{split}_loss": measured, "l2_norm": measured}
     table = ranked(tmp_path, **columns)

@@ -95,7 +95,7 @@ def test_arrays_over_several_devices_are_read_back_whole(tmp_path, devices):
 
 
 def test_arrays_may_be_donated_as_soon_as_save_returns(tmp_path):
-    """What is written is a copy: the study trains on in the same memory."""
+    """A checkpoint is a copy: the study trains on in the same memory."""
     spoil = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 + 7, tree), donate_argnums=0)
     given = {"a": np.arange(2**16, dtype=np.float32)}
     arrays = jax.device_put(given, jax.devices()[0])
@@ -195,7 +195,7 @@ def flipped(content):
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_whatever_file_is_damaged_the_one_before_serves(copy, two, kind):
-    """What Orbax writes down after the seal is not sealed; nothing is read from it."""
+    """Notes that Orbax writes after the seal are not sealed; nothing is read from them."""
     names = files(copy, 2)
     assert len(names) > 8
     for name in names:

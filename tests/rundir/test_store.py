@@ -20,7 +20,7 @@ IDS = [f"trial{i}" for i in range(7)]
 
 
 def labels(ids, prefix="point of"):
-    """What the plan gives to `compact`: its trials in order, and their names."""
+    """The plan's trials in order, and their names, as `compact` gets them."""
     return {i: {"point": f"{prefix} {i}"} for i in ids}
 
 
@@ -451,7 +451,7 @@ def going_on(directory):
 
 
 def complete(store):
-    """What the trials that went on leave."""
+    """The rows that the trials that went on leave."""
     rows = curve_rows(IDS[2:])
     ahead = (rows["step"] == 20) | rows["trial"].isin(IDS[4:])
     store.append("curves", rows[ahead])
@@ -515,7 +515,7 @@ def killed_at(count):
 
 
 def timeless(directory):
-    """What is no clock's; of a half removed folder of parts nothing counts either."""
+    """Every file but the clock's; a half removed folder of parts does not count either."""
     return {k: v for k, v in contents(directory).items() if "timings" not in k}
 
 

@@ -206,7 +206,7 @@ def test_an_allowed_change_goes_on_with_what_is_missing_and_is_marked(
 
 
 def test_the_level_of_significance_is_recorded(four, tmp_path):
-    """What the module states, or 0.05: a reader must not guess what bold meant."""
+    """The module's level, or 0.05: a reader must not guess what bold meant."""
     assert said(four)["significance"] == 0.05
     train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), significance=0.01))
     assert said(tmp_path)["significance"] == 0.01

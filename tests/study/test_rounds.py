@@ -318,7 +318,7 @@ class Spent:
 
 @pytest.fixture
 def spent(monkeypatch):
-    """What the engines of a test did."""
+    """A record of the engines of a test."""
     seen, original = Spent(), Engine.run
 
     def counted(self, trials, *arguments, **keywords):

@@ -21,7 +21,7 @@ RESULTS = ["train/loss", "valid/loss", "test/loss", "test/accuracy"]
 
 
 def drawn(fix: str, restart: int, seed: int = 0) -> dict[str, bytes]:
-    """What a restart of a network starts from, stream by stream."""
+    """The start of a restart of a network, stream by stream."""
     config = replace(SHORT, fix=fix, dropout_rate=0.5)
     task = network(config)
     trial = take(trials_of([as_traced(config)], [restart], seed), 0)
@@ -72,7 +72,7 @@ def test_with_everything_tied_and_no_dropout_restarts_are_the_same(rows):
 
 @pytest.mark.parametrize(("fix", "rate"), [("none", 0.0), ("init+order", 0.0), (ALL, 0.5)])
 def test_what_is_not_tied_makes_restarts_differ(rows, fix, rate):
-    """Of what is left: everything, the split, dropout."""
+    """The streams that are left: all, the split, dropout."""
     first, second = rows.loc[(fix, rate)].to_dict("records")
     assert all(first[name] != second[name] for name in ("train/loss", "valid/loss", "test/loss"))
 

@@ -164,7 +164,7 @@ def test_chunks_change_nothing(n):
 
 
 def test_padding_is_masked_and_made_of_rows():
-    """What pads the last chunk is finite data, and its mask is False, exactly."""
+    """The padding of the last chunk is finite data, and its mask is False, exactly."""
     seen = []
 
     def record(x, y, mask):

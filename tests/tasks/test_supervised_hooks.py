@@ -1,4 +1,4 @@
-"""What `supervised` can be told beside the loss: against the step written out."""
+"""The options of `supervised` beside the loss, against the step written out."""
 
 import dataclasses
 
@@ -61,7 +61,7 @@ def one_step(task, **changes):
 
 
 def sums(params, x):
-    """What each layer of the network gives, [units, batch]: before its activation."""
+    """The outputs of each layer of the network, [units, batch], before its activation."""
     first = params[HIDDEN]["weight"] @ x.T + params[HIDDEN]["bias"][:, None]
     last = params[OUTPUT]["weight"] @ jnp.tanh(first) + params[OUTPUT]["bias"][:, None]
     return {HIDDEN: first, OUTPUT: last}

@@ -15,7 +15,7 @@ from ablax.report.statistics import mean_interval
 from ablax.report.study import Chosen, Study
 
 LEAST = 1e-30
-"""What stands for 0 where a logarithm is taken."""
+"""The number that stands for 0 where a logarithm is taken."""
 
 
 def log10(study: Study, point: str | Chosen, column: str) -> pd.DataFrame:
