@@ -33,8 +33,13 @@ STARTS_PROCESSES = (
     "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/test_install.py",
 )  # fmt: skip
 
-TRAINED = {"short", "full", "oracle", "digits", "converged", "ours", "quick", "killed"}
-"""Fixtures that train a study of their own: whatever uses one is slow."""
+TRAINED = {
+    *("smoke", "smoke_study", "short", "full", "oracle", "digits", "converged", "ours"),
+    *("quick", "killed"),
+}
+"""Fixtures that train a study of an experiment or a bench: whatever uses one is slow."""
+QUICK = "tests/experiments/test_regularization.py"
+"""The experiment that stands for all others in the tests that every change needs."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +63,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the slow tests to --all, unless they are named one by one."""
     for item in items:
-        if not TRAINED.isdisjoint(getattr(item, "fixturenames", ())):
+        trains = not TRAINED.isdisjoint(getattr(item, "fixturenames", ()))
+        if trains and item.path != ROOT / QUICK:
             item.add_marker(pytest.mark.slow)
     named = any("::" in argument for argument in config.args)
     if not (config.getoption("--all") or named):

@@ -33,6 +33,7 @@ def _mesh(devices):
     return mesh_of(devices[:2])
 
 
+@pytest.mark.slow
 def test_a_sound_program_keeps_every_promise(audited):
     assert _audit.main(TOY, "toy", ["--processes", "1"]) == 0
     promised = {f.what: f for f in audited if f.promised}
