@@ -30,7 +30,7 @@ ALONE = "starts processes or measures time"
 """Name of the tests that one worker runs one after another."""
 STARTS_PROCESSES = (
     "tests/bench", "tests/cli/test_processes.py", "tests/cli/test_launchers.py",
-    "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/test_install.py",
+    "tests/cli/test_main.py", "tests/cli/test_audit.py",
 )  # fmt: skip
 
 TRAINED = {
@@ -63,7 +63,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the slow tests to --all, unless they are named one by one."""
     for item in items:
-        trains = not TRAINED.isdisjoint(getattr(item, "fixturenames", ()))
+        chosen = getattr(item, "callspec", None)  # fixtures that a parameter names
+        parameters = map(str, chosen.params.values()) if chosen else ()
+        used = [*getattr(item, "fixturenames", ()), *parameters]
+        trains = not TRAINED.isdisjoint(used)
         if trains and item.path != ROOT / QUICK:
             item.add_marker(pytest.mark.slow)
     named = any("::" in argument for argument in config.args)
