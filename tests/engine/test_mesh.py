@@ -34,7 +34,7 @@ def test_a_slot_of_no_bytes():
 
 
 @pytest.mark.parametrize("n", [1, 2, 8])
-def test_mesh_has_one_axis_over_the_devices_starts(n):
+def test_mesh_has_one_axis_over_the_devices_that_it_gets(n):
     mesh = mesh_of(jax.devices()[:n])
     assert mesh.axis_names == (AXIS,)
     assert mesh.size == n

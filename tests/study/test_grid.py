@@ -57,33 +57,33 @@ def test_chain_and_rows():
     ]
 
 
-CHANGES = {"L2": [{"l2": 0.1}, {"l2": 0.2}], "both": [{"l2": 0.1, "noise": 1.0}]}
+ROWS = grid.rows({}, {"L2": [{"l2": 0.1}, {"l2": 0.2}], "both": [{"l2": 0.1, "noise": 1.0}]})
 
 
-def ablations(**given):
-    return grid.ablations(replace(SHORT, **given), CHANGES, strengths=("l2", "noise"))
+def table(**axes):
+    return grid.table(replace(SHORT, **axes), ROWS)
 
 
-def test_ablations_are_the_rows_where_no_strength_is_starts():
-    table = grid.rows({}, CHANGES)
-    assert ablations() == table
-    assert ablations(l2=0.3) == table, "a value is no axis"
-    assert ablations(width=(3, 4), steps=(10,)) == [
-        row | {"steps": 10, "width": width} for row in table for width in (3, 4)
+def test_a_table_is_its_rows_where_none_of_their_fields_is_an_axis():
+    assert table() == ROWS
+    assert table(l2=0.3) == ROWS, "a value is no axis"
+    assert table(width=(3, 4), steps=(10,)) == [
+        row | {"steps": 10, "width": width} for row in ROWS for width in (3, 4)
     ]
 
 
-def test_ablations_are_the_grid_of_the_strengths_that_are_starts():
-    assert ablations(noise=(0.5,)) == [{"noise": 0.5}]
+def test_a_table_is_the_grid_of_the_fields_of_its_rows_that_are_axes():
+    assert table(noise=(0.5,)) == [{"noise": 0.5}]
     expected = [{"l2": l2, "noise": noise} for l2 in (0.0, 0.3) for noise in (1.0, 2.0)]
-    assert ablations(l2=(0.0, 0.3), noise=(1.0, 2.0)) == expected
-    crossed = ablations(l2=(0.0, 0.3), learning_rate=(0.1, 0.2))
+    assert table(l2=(0.0, 0.3), noise=(1.0, 2.0)) == expected
+    crossed = table(l2=(0.0, 0.3), learning_rate=(0.1, 0.2))
     assert crossed == [{"l2": l2, "learning_rate": r} for l2 in (0.0, 0.3) for r in (0.1, 0.2)]
 
 
-def test_an_axis_that_a_row_sets_but_is_no_strength_is_refused():
-    with pytest.raises(UserError, match="noise is given twice"):
-        grid.ablations(replace(SHORT, noise=(0.0, 1.0)), CHANGES, strengths=("l2",))
+def test_a_row_that_says_how_long_it_trains_keeps_that_and_is_there_once():
+    rows = [*ROWS, {"group": "long", "steps": 99}]
+    points = grid.table(replace(SHORT, steps=(10, 20)), rows)
+    assert points == [*(row | {"steps": n} for row in ROWS for n in (10, 20)), rows[-1]]
 
 
 def test_axes_are_the_fields_with_tuples():
@@ -91,7 +91,7 @@ def test_axes_are_the_fields_with_tuples():
     assert grid.axes(Config(l2=(0.0, 0.1), width=(3,))) == {"l2": (0.0, 0.1), "width": (3,)}
 
 
-def test_nothing_changes_what_it_is_starts():
+def test_nothing_changes_its_arguments():
     left, right = [{"a": 1}], [{"b": 2}]
     grid.cross(left, right)
     grid.rows(left[0], {"x": right})
