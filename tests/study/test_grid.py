@@ -77,7 +77,7 @@ def test_a_table_is_the_grid_of_the_fields_of_its_rows_that_are_axes():
     expected = [{"l2": l2, "noise": noise} for l2 in (0.0, 0.3) for noise in (1.0, 2.0)]
     assert table(l2=(0.0, 0.3), noise=(1.0, 2.0)) == expected
     crossed = table(l2=(0.0, 0.3), learning_rate=(0.1, 0.2))
-    assert crossed == [{"l2": l2, "learning_rate": r} for l2 in (0.0, 0.3) for r in (0.1, 0.2)]
+    assert crossed == [{"l2": l2, "learning_rate": r} for r in (0.1, 0.2) for l2 in (0.0, 0.3)]
 
 
 def test_a_row_that_says_how_long_it_trains_keeps_that_and_is_there_once():
