@@ -74,10 +74,10 @@ def test_a_table_is_its_rows_where_none_of_their_fields_is_an_axis():
 
 def test_a_table_is_the_grid_of_the_fields_of_its_rows_that_are_axes():
     assert table(noise=(0.5,)) == [{"noise": 0.5}]
-    expected = [{"l2": l2, "noise": noise} for l2 in (0.0, 0.3) for noise in (1.0, 2.0)]
-    assert table(l2=(0.0, 0.3), noise=(1.0, 2.0)) == expected
+    noisy = table(l2=(0.0, 0.3), noise=(1.0, 2.0))
+    assert noisy == grid.product(noise=(1.0, 2.0), l2=(0.0, 0.3)), "in the order of the fields"
     crossed = table(l2=(0.0, 0.3), learning_rate=(0.1, 0.2))
-    assert crossed == [{"l2": l2, "learning_rate": r} for r in (0.1, 0.2) for l2 in (0.0, 0.3)]
+    assert crossed == grid.product(learning_rate=(0.1, 0.2), l2=(0.0, 0.3))
 
 
 def test_a_row_that_says_how_long_it_trains_keeps_that_and_is_there_once():
