@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from ablax.analysis.delta_rule import squared_error
 from ablax.errors import UserError
 from ablax.losses import mean, reduce
 from ablax.metrics import (
@@ -19,6 +18,7 @@ from ablax.metrics import (
     error,
     metric,
     one_hot,
+    squared_error,
     worst_rank,
 )
 

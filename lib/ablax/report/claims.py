@@ -92,7 +92,7 @@ def verdict(interval: Interval, expected: Bounds) -> Verdict:
     """Verdict by where the interval lies.
 
     >>> effect = Interval(0.3, 0.1, 0.5, n=16)
-    >>> verdict(effect, POSITIVE), verdict(effect, (-1.0, 0.0)), verdict(effect, (0.2, 1.0))
+    >>> verdict(effect, (0.0, 1.0)), verdict(effect, (-1.0, 0.0)), verdict(effect, (0.2, 1.0))
     ('supported', 'refuted', 'inconclusive')
     """
     low, high = expected
