@@ -40,6 +40,11 @@ TRAINED = {
 """Fixtures that train a study of an experiment or a bench: whatever uses one is slow."""
 QUICK = "tests/experiments/test_regularization.py"
 """The experiment that stands for all others in the tests that every change needs."""
+SLOW = (
+    "tests/bench", "tests/experiments", "tests/cli/test_claims.py", "tests/study/test_rounds.py",
+    "tests/engine/test_own_stopping.py",
+)  # fmt: skip
+"""Files whose tests take minutes together."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,7 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parameters = map(str, chosen.params.values()) if chosen else ()
         used = [*getattr(item, "fixturenames", ()), *parameters]
         trains = not TRAINED.isdisjoint(used)
-        if trains and item.path != ROOT / QUICK:
+        path = item.path.relative_to(ROOT).as_posix()
+        if path != QUICK and (trains or path.startswith(SLOW)):
             item.add_marker(pytest.mark.slow)
     named = any("::" in argument for argument in config.args)
     if not (config.getoption("--all") or named):
