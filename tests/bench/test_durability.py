@@ -13,9 +13,9 @@ from ablax.errors import UserError
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A study of 12 trials, killed in three phases by SIGKILL, and one that was not."""
+    """A study of 24 trials, killed in three phases by SIGKILL, and one that was not."""
     out = tmp_path_factory.mktemp("kill")
-    flags = kill.Flags(kills=3, restarts=2, steps=1000, checkpoint_seconds=0.2, out=out)
+    flags = kill.Flags(kills=3, restarts=4, steps=1500, checkpoint_seconds=0.2, out=out)
     return kill.measure(flags), out
 
 
