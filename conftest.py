@@ -33,11 +33,6 @@ STARTS_PROCESSES = (
     "tests/cli/test_main.py", "tests/cli/test_audit.py",
 )  # fmt: skip
 
-TRAINED = {
-    *("smoke", "smoke_study", "short", "full", "oracle", "digits", "converged", "ours"),
-    *("quick", "killed"),
-}
-"""Fixtures that train a study of an experiment or a bench: whatever uses one is slow."""
 QUICK = "tests/experiments/test_regularization.py"
 """The experiment that stands for all others in the tests that every change needs."""
 SLOW = (
@@ -68,12 +63,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the slow tests to --all, unless they are named one by one."""
     for item in items:
-        chosen = getattr(item, "callspec", None)  # fixtures that a parameter names
-        parameters = map(str, chosen.params.values()) if chosen else ()
-        used = [*getattr(item, "fixturenames", ()), *parameters]
-        trains = not TRAINED.isdisjoint(used)
         path = item.path.relative_to(ROOT).as_posix()
-        if path != QUICK and (trains or path.startswith(SLOW)):
+        if path.startswith(SLOW) and path != QUICK:
             item.add_marker(pytest.mark.slow)
     named = any("::" in argument for argument in config.args)
     if not (config.getoption("--all") or named):

@@ -119,7 +119,6 @@ def test_a_missing_library_is_a_row(monkeypatch):
     assert peers.missing("torch") == "not installed (pip install ablax[bench])"
 
 
-@pytest.mark.slow
 def test_bad_flags_are_refused():
     done = bench("--repeats", "0")
     assert done.returncode == 2

@@ -61,7 +61,6 @@ def test_bad_flags_are_refused(bench, flags):
         bench.main(flags)
 
 
-@pytest.mark.slow
 def test_many_tiny_trials_are_all_there(tmp_path, monkeypatch):
     out = tmp_path / "run"
     scale.main(["--trials", "500", "--steps", "200", "--out", str(out)])

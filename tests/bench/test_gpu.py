@@ -104,7 +104,6 @@ def test_pytorch_takes_part_in_the_same_precision(quick):
     assert len(result["targets"]) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("torch", "failure"),
     [

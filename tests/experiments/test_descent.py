@@ -296,7 +296,6 @@ def test_every_claim_is_tested_here(full, monkeypatch):
     assert all(judgement.parts for judgement in judge_all(CLAIMS, Study(full)))
 
 
-@pytest.mark.slow
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     typed = ["--surface", VALLEY, "--momentum", 0, 0.9]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]

@@ -46,7 +46,6 @@ def test_the_words_are_found_where_there_is_a_collective():
     assert re.findall(COLLECTIVES, gather.as_text())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_every_program_lowers_for_gpus_and_tpus(name):
     """On a machine that has neither: the whole vmapped, sharded functions, ahead of time."""

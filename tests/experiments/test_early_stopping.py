@@ -302,7 +302,6 @@ def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
         assert effect.expected == (-np.inf, 0.75)
 
 
-@pytest.mark.slow
 def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
     typed = ["--gl", 1, 2, "--keep-weights", BEST, "--width", 2]
     typed += ["--steps", 4, "--eval-every", 2, "--restarts", 2]

@@ -163,7 +163,6 @@ def test_neighbouring_factors_are_compared(smoke, monkeypatch):
 QUICK = ("--steps", 10, "--eval-every", 5, "--restarts", 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "possible"),
     [(["--scale", 2], set()), (["--scale", 5, 2], {STEEPENS})],
@@ -179,7 +178,6 @@ def test_a_study_without_the_points_says_so(typed, possible, tmp_path, monkeypat
                 judgement.claim.effects(table)
 
 
-@pytest.mark.slow
 def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkeypatch):
     """A slope is compared with that of another factor, never with that of another rate."""
     table = Study(launch(tmp_path / "run", "--learning-rate", 0.1, 1.0, *QUICK))

@@ -390,7 +390,6 @@ def test_far_is_compared_with_near_by_logistic_regression(both, monkeypatch):
         assert effect.measured == f"test accuracy far − near, {dataset}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "claims", "figures"),
     [

@@ -414,7 +414,6 @@ def test_the_plane_goes_through_two_solutions_and_a_trap(smoke):
         np.testing.assert_allclose(random_restarts.error_of(3, weights[trial]), error, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
     own = ["--learning-rate", 0.5, 2, "--momentum", 0.5]  # rows of the table set the momentum

@@ -186,7 +186,6 @@ def test_without_a_penalty_the_training_examples_are_fitted(converged):
 # Ties, end to end
 
 
-@pytest.mark.slow
 def test_fixed_splits_make_all_restarts_alike(tmp_path):
     typed = ["--preset", "smoke", "--restarts", 3, "--active", 1, "--l2", 0.1]
     out = launch(tmp_path / "run", *typed, "--fix", "split", "init+order", "--steps", 20,
@@ -308,7 +307,6 @@ GRIDS = {  # of a user's own, and the claims that their points allow
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_study_without_the_points_says_so(grid, tmp_path, monkeypatch):
     typed, possible = GRIDS[grid]
@@ -330,7 +328,6 @@ def test_a_share_above_all_features_is_refused(capsys):
     assert "--active" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_grid_of_more_points_than_colours_is_drawn(tmp_path):
     typed = ["--l2", *(n / 10 for n in range(12)), "--active", 1, "--steps", 2, "--eval-every", 1]
     out = launch(tmp_path / "run", *typed, "--restarts", 1)

@@ -256,7 +256,6 @@ def lines_of(study: Study) -> list[str]:
     return [text.get_text() for text in panel.get_legend().get_texts()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "possible"),
     [
