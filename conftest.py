@@ -7,13 +7,14 @@ workers and for the next run.
 
 import gc
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
 
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(HOME / "ablax" / "compiled-for-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402  (it reads the variables above)
 import pytest  # noqa: E402
@@ -30,16 +31,18 @@ ALONE = "starts processes or measures time"
 """Name of the tests that one worker runs one after another."""
 STARTS_PROCESSES = (
     "tests/bench", "tests/cli/test_processes.py", "tests/cli/test_launchers.py",
-    "tests/cli/test_main.py", "tests/cli/test_audit.py",
+    "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/study/test_killed.py",
 )  # fmt: skip
 
 QUICK = "tests/experiments/test_regularization.py"
 """The experiment that stands for all others in the tests that every change needs."""
 SLOW = (
     "tests/bench", "tests/experiments", "tests/cli/test_claims.py", "tests/study/test_rounds.py",
+    "tests/study/test_resume.py", "tests/study/test_memory.py", "tests/study/test_killed.py",
     "tests/engine/test_own_stopping.py",
 )  # fmt: skip
 """Files whose tests take minutes together."""
+MANY_BYTES = 2 * 2**30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,10 +78,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory():
-    """Compiled programs of a file leave the process with it."""
+    """Compiled programs leave a process that has used much memory."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MANY_BYTES:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,6 @@
 """Small tasks that the sweep's tests train, and helpers that run them."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Config(BaseConfig):
 SHORT = Config(steps=30, eval_every=10)
 
 
+@functools.cache
 def quadratic(setting: Config = SHORT, *, version: int = 1, fingerprint: str = "f") -> Task:
     """Noisy gradient descent on ½|x − centre|²: a trial without a network.
 

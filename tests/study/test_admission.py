@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from ablax.engine.engine import Engine
-from ablax.engine.mesh import mesh_of
 from ablax.errors import UserError
 from ablax.rundir.checkpoint import numbered
 from ablax.rundir.store import Store, read_array, read_parquet
@@ -27,24 +26,6 @@ from ablax.study.progress import Progress
 from tests.toys import SHORT, experiment, quadratic
 
 GRID = replace(SHORT, learning_rate=(0.1, 30.0), noise=0.5)  # the latter diverges
-COMPILED = {}
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """16 slots in all; and programs of equal text are compiled once for all these tests."""
-    original = Engine._compile
-
-    def remembered(self, name, function, *arguments):
-        key = (name, self.n_slots, function.lower(*arguments).as_text())
-        if key not in COMPILED:
-            COMPILED[key] = original(self, name, function, *arguments)
-        self.usage.compile_seconds[name] = 0.0
-        self.usage.memory_bytes[name] = 0
-        return COMPILED[key]
-
-    monkeypatch.setattr(Engine, "_compile", remembered)
-    monkeypatch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
 
 
 def plan_of(config=GRID, *, restarts=2, seed=0, slots=16, task=quadratic, **exported):
@@ -75,9 +56,7 @@ def interrupted(directory, plan, boundary=1, **options):
 def four(tmp_path_factory):
     """A whole study of four trials, two of them diverged."""
     directory = tmp_path_factory.mktemp("four") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
-        assert train(directory, plan_of()).trained == 4
+    assert train(directory, plan_of()).trained == 4
     return directory
 
 

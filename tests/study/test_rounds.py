@@ -1,7 +1,6 @@
 """Rounds: successive halving, and trials that start from what their parents left."""
 
 import dataclasses
-import functools
 import itertools
 import json
 import shutil
@@ -10,14 +9,11 @@ import string
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from ablax.engine import engine
 from ablax.engine.engine import Engine
-from ablax.engine.mesh import mesh_of
 from ablax.errors import UserError
 from ablax.metrics import Metric
 from ablax.rundir.checkpoint import Checkpoints
@@ -35,34 +31,8 @@ RATES = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 1.9, 30.0, 3e38)
 GRID = replace(SHORT, steps=90, noise=0.5, patience=2.0, learning_rate=RATES)
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """A stand-in for Engine that compiles a task once for all launches of this module."""
-    made = {}
-
-    def engine_for(task, example, mesh, slots, **options):
-        key = (id(task), options["keep"], options["park"])
-        if key not in made:
-            made[key] = (task, Engine(task, example, mesh, slots, **options))
-        runner = made[key][1]
-        runner._buffer = engine._Buffer(mesh.size, slots)  # a killed launch may have left some
-        return runner
-
-    return engine_for
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch, compiled):
-    """16 slots in all, so that small studies refill them."""
-    monkeypatch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
-    monkeypatch.setattr(launched, "Engine", compiled)
-
-
-quadratics = functools.cache(quadratic)
-
-
 def plan_of(config=GRID, *, halving: int | None = 2, restarts=4, seed=0, **changes):
-    return make_plan(experiment(**{"task": quadratics} | changes), config,
+    return make_plan(experiment(**{"task": quadratic} | changes), config,
         restarts=restarts, seed=seed, slots=16, halving=halving,
     )  # fmt: skip
 
@@ -370,10 +340,10 @@ def assert_survivors_are_those_of(full, halved, n_rounds):
 
 
 STUDIES = {
-    "early stopping": (GRID, quadratics, 4),
+    "early stopping": (GRID, quadratic, 4),
     "stopped in an early rung": (
         replace(GRID, noise=3.0, patience=1.0, learning_rate=tuple(np.linspace(0.1, 0.9, 9))),
-        quadratics,
+        quadratic,
         4,
     ),
     "more is better": (
@@ -381,7 +351,7 @@ STUDIES = {
         lambda config: dataclasses.replace(quadratic(config), objective=Metric("loss", "max")),
         3,
     ),
-    "all diverge": (replace(GRID, steps=40, learning_rate=tuple(range(25, 34))), quadratics, 2),
+    "all diverge": (replace(GRID, steps=40, learning_rate=tuple(range(25, 34))), quadratic, 2),
     "momentum": (
         replace(SHORT, steps=54, eval_every=6, width=4, patience=4.0,
                 learning_rate=(0.05, 0.3, 1.0), l2=(0.0, 1e-3, 0.1), dropout_rate=0.2),
@@ -390,7 +360,7 @@ STUDIES = {
     ),
     "two programs": (
         replace(SHORT, steps=90, noise=0.5, learning_rate=(0.05, 0.1, 0.2, 0.4, 0.8), width=(3, 4)),
-        quadratics,
+        quadratic,
         3,
     ),
 }  # fmt: skip
@@ -430,9 +400,7 @@ def halved_plan():
 def halved(halved_plan, tmp_path_factory):
     """A halved study of GRID that was never interrupted."""
     directory = tmp_path_factory.mktemp("halved") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
-        assert study.train(halved_plan, directory).missing == 0
+    assert study.train(halved_plan, directory).missing == 0
     return directory
 
 
@@ -702,9 +670,7 @@ def transfer():
 @pytest.fixture(scope="module")
 def transferred(transfer, tmp_path_factory):
     directory = tmp_path_factory.mktemp("transfer") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
-        result = study.train(transfer, directory)
+    result = study.train(transfer, directory)
     assert (result.trained, result.missing) == (30, 0)
     return directory
 

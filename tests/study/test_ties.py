@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from ablax.config import STREAMS, TIED, as_traced
-from ablax.engine.mesh import mesh_of
 from ablax.engine.trials import take, trials_of
 from ablax.rundir.store import read_parquet
-from ablax.study import run as launched
 from ablax.study import train as study
 from ablax.study.manifest import Origin
 from ablax.study.plan import make_plan
@@ -52,9 +50,7 @@ def rows(tmp_path_factory):
     config = replace(SHORT, fix=("none", "init+order", ALL), dropout_rate=(0.0, 0.5))
     plan = make_plan(experiment(network), config, restarts=2, seed=0, slots=16)
     directory = tmp_path_factory.mktemp("ties") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
-        assert study.train(plan, directory, origin=Origin("the command")).trained == 12
+    assert study.train(plan, directory, origin=Origin("the command")).trained == 12
     return read_parquet(directory / "trials.parquet").set_index(["fix", "dropout_rate"])
 
 

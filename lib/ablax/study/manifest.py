@@ -1,5 +1,6 @@
 """study.json: the plan of a study and where its results come from; written and read here."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -137,8 +138,12 @@ def matmul_precision() -> str:
     return f"default ({meant.get(jax.default_backend(), 'chosen by the backend')})"
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit of the code, with a + where the work tree differs; None outside of git."""
+    """The commit of the code, with a + where the work tree differs; None outside of git.
+
+    Read once: the process runs the code that it started with.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,0 +1,68 @@
+"""Studies of these tests run on one device, and a task is compiled once for all of them."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+from ablax.engine.engine import Engine
+from ablax.engine.mesh import mesh_of
+from ablax.study import plan
+from ablax.study import run as launched
+from tests.study.launches import counted, long_plan, train
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_device() -> Iterator[None]:
+    """16 slots in all, so that small studies refill them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:1]))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_once() -> Iterator[None]:
+    """Launches of the same task share its compiled programs and its StableHLO."""
+    compile, solo_hlo = Engine._compile, plan.solo_hlo
+    programs, texts = {}, {}  # with their tasks, so that no other task gets the same id
+
+    def compiled(self, name, function, *arguments):
+        structure = jax.tree.structure(arguments)
+        key = (name, id(self.task), self.n_slots, self.mesh.size, self.park, structure)
+        if key not in programs:
+            program, usage = compile(self, name, function, *arguments), self.usage
+            used = usage.compile_seconds[name], usage.memory_bytes[name]
+            programs[key] = program, used, self.task
+        program, used, _ = programs[key]
+        self.usage.compile_seconds[name], self.usage.memory_bytes[name] = used
+        return program
+
+    def text(task, example):
+        if id(task) not in texts:
+            texts[id(task)] = solo_hlo(task, example), task
+        return texts[id(task)][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "_compile", compiled)
+        patch.setattr(plan, "solo_hlo", text)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of GRID that was never interrupted."""
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    result = train(directory)
+    assert (result.trained, result.missing) == (24, 0)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """(a run of LONG that was never interrupted, its number of boundaries)."""
+    directory = tmp_path_factory.mktemp("long") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        boundaries = counted(patch, Engine, "_read")
+        assert train(directory, long_plan()).missing == 0
+    assert len(boundaries) > 15
+    return directory, len(boundaries)
