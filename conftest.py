@@ -1,4 +1,4 @@
-"""Every test: strict JAX, one compilation cache, cheap figures, groups for two workers.
+"""Every test: strict JAX, one compilation cache, blank figures, groups for two workers.
 
 Implicit rank promotion and dtype promotion raise. Eight virtual CPU devices, so that one process
 can build meshes of 1, 2 and 8. Compiled programs are kept in the user's cache directory, for both
@@ -31,15 +31,16 @@ ALONE = "starts processes or measures time"
 """Name of the tests that one worker runs one after another."""
 STARTS_PROCESSES = (
     "tests/bench", "tests/cli/test_processes.py", "tests/cli/test_launchers.py",
-    "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/study/test_killed.py",
+    "tests/cli/test_main.py", "tests/cli/test_audit.py", "tests/cli/test_members.py",
+    "tests/study/test_killed.py",
 )  # fmt: skip
 
 QUICK = "tests/experiments/test_regularization.py"
 """The experiment that stands for all others in the tests that every change needs."""
 SLOW = (
-    "tests/bench", "tests/experiments", "tests/cli/test_claims.py", "tests/study/test_rounds.py",
-    "tests/study/test_resume.py", "tests/study/test_memory.py", "tests/study/test_killed.py",
-    "tests/engine/test_own_stopping.py",
+    "tests/bench", "tests/experiments", "tests/cli/test_claims.py", "tests/cli/test_members.py",
+    "tests/cli/test_processes.py", "tests/study/test_rounds.py", "tests/study/test_resume.py",
+    "tests/study/test_memory.py", "tests/study/test_killed.py", "tests/engine/test_own_stopping.py",
 )  # fmt: skip
 """Files whose tests take minutes together."""
 MANY_BYTES = 2 * 2**30
@@ -86,23 +87,33 @@ def _memory():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _cheap_figures():
-    """Figures of reports are drawn small and without the layout engine."""
+def _unrendered_figures():
+    """Reports lay out their figures, texts and all, and write blank pictures."""
+    from PIL import Image
+
     from ablax.report import plot
 
+    def lay_out(figure, path, kind):
+        if kind == "png":
+            figure.draw_without_rendering()
+            Image.new("RGB", (640, 480)).save(path, format="png")
+        else:
+            path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg"><!--{"blank " * 20}--></svg>')
+
+    draw = plot.draw
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "draw", lay_out)
         patch.setitem(plot.STYLE, "figure.constrained_layout.use", False)
-        patch.setitem(plot.STYLE, "savefig.dpi", 30)
-        yield
+        yield draw
 
 
 @pytest.fixture
-def full_figures(monkeypatch):
+def rendered_figures(_unrendered_figures, monkeypatch):
     """For a test about the picture: figures as users get them."""
     from ablax.report import plot
 
+    monkeypatch.setattr(plot, "draw", _unrendered_figures)
     monkeypatch.setitem(plot.STYLE, "figure.constrained_layout.use", True)
-    monkeypatch.delitem(plot.STYLE, "savefig.dpi")
 
 
 # A SIGTERM in the middle of a test ends pytest, though training handles it to stop at a

@@ -43,8 +43,13 @@ class Config(BaseConfig):
 SHORT = Config(steps=30, eval_every=10)
 
 
-@functools.cache
 def quadratic(setting: Config = SHORT, *, version: int = 1, fingerprint: str = "f") -> Task:
+    """Gradient descent without a network; the same task for equal arguments."""
+    return _quadratic(setting.width, version, fingerprint)
+
+
+@functools.cache
+def _quadratic(width: int, version: int, fingerprint: str) -> Task:
     """Noisy gradient descent on ½|x − centre|²: a trial without a network.
 
     With a rate of 30 its loss overflows at about step 13; with 1e30 at step 1; with inf the
@@ -52,14 +57,14 @@ def quadratic(setting: Config = SHORT, *, version: int = 1, fingerprint: str = "
     """
 
     def centre(value: float) -> dict[str, np.ndarray]:
-        return {"centre": np.full(setting.width, value, np.float32)}
+        return {"centre": np.full(width, value, np.float32)}
 
     def init(trial, data):
-        return {"x": jax.random.normal(trial.rng("init"), (setting.width,))}
+        return {"x": jax.random.normal(trial.rng("init"), (width,))}
 
     def step(state, trial, data):
         towards = state["x"] - data["train"]["centre"]
-        noise = jax.random.normal(trial.rng("noise", trial.step), (setting.width,))
+        noise = jax.random.normal(trial.rng("noise", trial.step), (width,))
         h = trial.hparams
         x = state["x"] - h.learning_rate * (towards + h.noise * noise + h.l2 * state["x"])
         return {"x": x}, {"loss": 0.5 * jnp.sum(towards**2)}
@@ -110,11 +115,19 @@ def scripted(curves: np.ndarray, objective: Metric | None, solved: Callable | No
     )
 
 
-def network(setting: Config = SHORT, *, project: Any = None, **changes: Any) -> Task:
-    """A small classifier on generated blobs, with dropout, L2 and momentum."""
+def network(setting: Config = SHORT, **changes: Any) -> Task:
+    """A small classifier on generated blobs, with dropout, L2 and momentum.
+
+    The same task for equal arguments.
+    """
+    return _network(setting.width, setting.activation, **changes)
+
+
+@functools.cache
+def _network(width: int, activation: str, *, project: Any = None, **changes: Any) -> Task:
     splits = split(blobs(n=200, noise=2.0), train_size=100, seed=0)
     return supervised(
-        MLP((setting.width,), len(splits.classes), setting.activation),
+        MLP((width,), len(splits.classes), activation),
         splits,
         loss=losses.loss("softmax_cross_entropy_with_integer_labels"),
         metrics={Metric("accuracy", "max"): metrics.accuracy},

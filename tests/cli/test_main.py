@@ -7,6 +7,7 @@ import shlex
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -375,13 +376,16 @@ def run(*command: object, **environment: str | None) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
         ("regularisation", "did you mean 'regularization'?"),
-        ("regularization --learning-rate nan --out run", "--learning-rate: expected"),
-        ("regularization --out file", "--out file is a file"),
-        ("regularization --l2 much", "--l2"),
+        slow("regularization --learning-rate nan --out run", "--learning-rate: expected"),
+        slow("regularization --out file", "--out file is a file"),
+        slow("regularization --l2 much", "--l2"),
     ],
 )
 def test_exit_status_of_the_process(typed, said, place):

@@ -66,7 +66,6 @@ def whole(tmp_path_factory):
     return directory
 
 
-@pytest.mark.slow
 def test_two_processes_leave_the_same_bytes(whole, tmp_path):
     said = ended(launch(*STUDY, "--out", str(tmp_path / "run"), "--processes", "2"), 0)
     assert results(tmp_path / "run") == results(whole)
@@ -75,7 +74,6 @@ def test_two_processes_leave_the_same_bytes(whole, tmp_path):
     assert left == sorted(path.name for path in whole.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes by /proc")
 def test_a_process_that_dies_ends_the_run_and_the_run_resumes(whole, tmp_path):
     """Killed after a checkpoint; then stopped by SIGTERM; then finished by one process."""
@@ -106,7 +104,6 @@ def test_a_process_that_dies_ends_the_run_and_the_run_resumes(whole, tmp_path):
     assert not (directory / "checkpoints").exists()
 
 
-@pytest.mark.slow
 def test_every_process_leaves_with_the_users_error(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     process = launch(*STUDY, "--out", str(tmp_path), "--processes", "2")

@@ -67,6 +67,17 @@ def test_a_cache_that_was_chosen_stays(no_cache, tmp_path):
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path)
 
 
+@pytest.mark.parametrize(("chosen", "seconds"), [(None, 0.2), ("0", 0.0)])
+def test_the_compile_time_worth_keeping_may_be_chosen(no_cache, monkeypatch, chosen, seconds):
+    name = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv(name, chosen)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    mesh.keep_compiled()
+    assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == seconds
+
+
 def test_the_device_kind_of_a_processor_says_its_vector_instructions():
     assert mesh.device_kind().startswith("cpu")
     assert set(mesh.device_kind().split()[1:]) == set(mesh.instruction_sets())

@@ -165,7 +165,7 @@ def test_the_page_needs_nothing_else(smoke):
     assert "prefers-color-scheme: dark" in html
 
 
-def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
+def test_the_same_command_again_trains_nothing(rendered_figures, smoke, capsys, monkeypatch):
     def trained(*_, **__):
         raise AssertionError("something was trained again")
 
@@ -215,7 +215,8 @@ def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
     assert not (out / "parts").exists()
 
 
-def test_report_alone_writes_the_same_again(smoke, capsys):
+@pytest.mark.slow
+def test_report_alone_writes_the_same_again(rendered_figures, smoke, capsys):
     before = {path: path.read_bytes() for path in (smoke / "report").iterdir()}
     for path in before:
         path.unlink()
@@ -330,6 +331,7 @@ def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
     assert not np.intersect1d(trials_of(other)["valid/loss"], found["valid/loss"]).size
 
 
+@pytest.mark.slow
 def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
     """test/error is the mean absolute error in the target's own units: computed again here."""
     typed = ["--dataset", tables / "prices.csv", "--target", "4", *QUICK, "--keep", "all"]
@@ -368,6 +370,7 @@ def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
     assert set(drawn[0]["train"]) != set(drawn[1]["train"]), "every restart draws its own"
 
 
+@pytest.mark.slow
 def test_arrays_of_a_users_own(tables, tmp_path):
     out = launch(tmp_path / "run", "--dataset", tables / "kinds.npz", *QUICK, "--model", "linear",
                  "--l2", "0", "--restarts", "2", "--batch-size", "16")  # fmt: skip

@@ -598,7 +598,7 @@ def test_claims_json_is_json_whatever_was_measured(tmp_path):
     assert part["expected"] == [0.0, "inf"]
 
 
-def test_equal_studies_have_equal_reports(tmp_path):
+def test_equal_studies_have_equal_reports(rendered_figures, tmp_path):
     """Every byte of every file; also of a second report of the same directory."""
     found = []
     for name in ("a", "b", "b"):

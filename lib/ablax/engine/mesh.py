@@ -31,7 +31,7 @@ def cpu_devices_per_core() -> None:
 
 
 def keep_compiled() -> None:
-    """Compiled programs are kept in the user's cache directory, unless JAX was told another.
+    """Keep compiled programs in the user's cache directory, or where JAX's own variables say.
 
     Must be called before anything is compiled. A launch that compiles what another one has
     compiled already loads it instead: the same code, and so the same bits.
@@ -41,7 +41,8 @@ def keep_compiled() -> None:
         # A home directory may be shared by machines that cannot run each other's code.
         place = home / "ablax" / "compiled" / "-".join([platform.machine(), *instruction_sets()])
         jax.config.update("jax_compilation_cache_dir", str(place))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def instruction_sets() -> list[str]:

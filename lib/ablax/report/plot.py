@@ -270,8 +270,13 @@ def save(figures: Mapping[str, Figure], directory: Path) -> None:
         _without_empty_logarithms(figure)
         for kind in ("png", "svg"):
             with replacing(directory / f"{name}.{kind}") as temporary:
-                metadata = {"Date": None} if kind == "svg" else {"Software": None}
-                figure.savefig(temporary, format=kind, metadata=metadata)
+                draw(figure, temporary, kind)
+
+
+def draw(figure: Figure, path: Path, kind: str) -> None:
+    """Write a figure as PNG or SVG; equal figures are equal bytes."""
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(path, format=kind, metadata=metadata)
 
 
 def _without_empty_logarithms(figure: Figure) -> None:
