@@ -20,7 +20,6 @@ import numpy as np
 import ablax as ax
 from ablax import grid, plot
 from ablax.analysis.queueing import capacity
-from ablax.tasks.oracle import oracle
 
 KEPT = BEST, LAST, ORACLE = "best", "last", "oracle"
 ALL = "best of all epochs"
@@ -76,7 +75,7 @@ def task(config: Config) -> ax.Task:
         regularization=ax.Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
     usual = usual.replace(metrics=(ax.LOSS, ax.ACCURACY), stopping=ax.stopping.prechelt(ax.LOSS))
-    kept = {BEST: usual, LAST: usual.replace(objective=None), ORACLE: oracle(usual, ax.LOSS)}
+    kept = {BEST: usual, LAST: usual.replace(objective=None), ORACLE: ax.oracle(usual, ax.LOSS)}
     return kept[config.keep_weights]
 
 

@@ -107,11 +107,9 @@ def task(config: Config) -> ax.Task:
         total, count = sums["accuracy"]
         return sums | ax.whole(solved=(total == count).astype(jnp.float32))
 
-    return usual.replace(
-        view=lambda trial, data: {**usual.view(trial, data), "valid": data["train"]},
+    return ax.validate_on_training(usual).replace(
         init=usual.init if config.centre == LAYERS else thrown,
         evaluate=evaluate,
-        objective=None,
         solved=lambda train: train["solved"] == 1,
         metrics=(ax.Metric("solved", "max"), ax.ACCURACY, ax.LOSS),
     )

@@ -96,11 +96,8 @@ def task(config: Config) -> ax.Task:
         batch_size=config.batch_size,
         regularization=ax.Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
-    return usual.replace(
-        view=lambda trial, data: (seen := usual.view(trial, data)) | {"valid": seen["train"]},
-        objective=None,  # each rate is chosen by the loss of "valid": of the training examples
-        metrics=(ax.LOSS, ax.ACCURACY),
-    )
+    # Each rate is chosen by the loss of "valid": of the training examples.
+    return ax.validate_on_training(usual).replace(metrics=(ax.LOSS, ax.ACCURACY))
 
 
 loss = ax.column("train/loss")

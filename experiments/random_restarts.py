@@ -119,9 +119,8 @@ def task(config: Config) -> ax.Task:
             "weights": weights,
         }
 
-    return usual.replace(
-        init=init, step=step, evaluate=evaluate, measure=measure, objective=None,
-        view=lambda trial, data: {**usual.view(trial, data), "valid": data["train"]},
+    return ax.validate_on_training(usual).replace(
+        init=init, step=step, evaluate=evaluate, measure=measure,
         snapshot=lambda state: {"params": state["inner"].params, "solved_at": state["solved_at"]},
         solved=lambda train: train["solved"] == 1,
         metrics=(ax.Metric("solved", "max"), ax.Metric("sse", "min")),

@@ -23,7 +23,6 @@ import ablax as ax
 from ablax import grid, penalties, plot
 from ablax.data.linear_model import coefficients, linear_examples
 from ablax.report.statistics import rank_correlation
-from ablax.tasks.full_batch import full_batch
 
 DENSE, SPARSE = 1.0, 0.05
 BOTH: Any = (DENSE, SPARSE)  # an axis
@@ -75,7 +74,7 @@ def task(config: Config) -> ax.Task:
         x, y = split
         return jnp.square(x @ params["weight"] - y).mean()
 
-    return full_batch(
+    return ax.full_batch(
         mse,
         ax.Metric("mse", "min"),
         init=lambda trial: {"weight": jnp.zeros(config.features)},

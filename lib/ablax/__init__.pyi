@@ -37,6 +37,9 @@ from ablax.task import StoppingRule as StoppingRule
 from ablax.task import Task as Task
 from ablax.task import Trial as Trial
 from ablax.task import whole as whole
+from ablax.tasks.full_batch import full_batch as full_batch
 from ablax.tasks.supervised import Records as Records
 from ablax.tasks.supervised import Regularization as Regularization
 from ablax.tasks.supervised import supervised as supervised
+from ablax.tasks.validation import oracle as oracle
+from ablax.tasks.validation import validate_on_training as validate_on_training

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ablax.cli.main import COMMANDS, START, main
 from ablax.config import field_specs
 from ablax.engine.engine import Engine
 from ablax.errors import flag_of
+from ablax.study.train import Result
 from experiments.regularization import Config
 
 ROOT = Path(__file__).parents[2]
@@ -367,6 +369,25 @@ def test_an_experiment_needs_no_flags(capsys):
     assert said["trials"] == 672
 
 
+def test_flags_of_the_launch_reach_training(monkeypatch, capsys):
+    seen = {}
+
+    def train(plan, directory, **options):
+        seen.update(options)
+        return Result(trained=1, missing=2, seconds=3.0)
+
+    monkeypatch.setattr("ablax.study.train.train", train)
+    options = {"keep": "best", "retry": "diverged", "slots": "32", "checkpoint-minutes": "5"}
+    typed = [word for flag, value in options.items() for word in (f"--{flag}", value)]
+    assert main(["regularization", "--allow-changed", *typed]) == 130
+    assert "2 trials are missing" in capsys.readouterr().err
+    assert (seen["keep"], seen["retry"], seen["slots"]) == ("best", True, 32)
+    assert (seen["checkpoint_minutes"], seen["allow_changed"]) == (5.0, True)
+    assert main(["regularization"]) == 130
+    assert (seen["keep"], seen["retry"], seen["slots"]) == ("none", False, None)
+    assert seen["allow_changed"] is False
+
+
 def run(*command: object, **environment: str | None) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("ABLAX_")}
     changed = {k: v for k, v in environment.items() if v is not None}
@@ -424,6 +445,19 @@ def test_launch_refuses_a_wrong_environment(variable, value, said):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {said}\n"
     assert (ROOT / ".venv").exists() == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback():
+    """As `./launch.sh list | head -1`: the pipe is closed before all is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    path = os.pathsep.join(map(str, (ROOT / "lib", ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "list"],
+        stdout=writer, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):

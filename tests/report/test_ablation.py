@@ -11,7 +11,7 @@ from scipy import stats
 
 from ablax.report import selection
 from ablax.report.ablation import ablation, ablation_frame, points_frame
-from ablax.report.statistics import restarts_to_settle
+from ablax.report.statistics import restarts_needed
 from tests.report.runs import (
     BASE,
     COLUMNS,
@@ -202,7 +202,7 @@ def test_more_restarts_settle_a_difference_of_this_size(models, tmp_path):
     for row in ablation(methods(tmp_path, gains, models=models)):
         if row.versus:
             differences = gains[row.group]
-            expected = restarts_to_settle(differences, 1 - 0.05 / compared)
+            expected = restarts_needed(differences, 1 - 0.05 / compared)
             assert row.versus.restarts_needed == expected > 1 + math.log2(compared / 0.05)
 
 

@@ -27,7 +27,7 @@ from ablax.report.statistics import (
     paired_difference,
     probability_of_improvement,
     rank_correlation,
-    restarts_to_settle,
+    restarts_needed,
     restarts_to_succeed,
     share_interval,
     sign_flip_test,
@@ -624,15 +624,15 @@ def power_of_t(size, n, level):
 
 @pytest.mark.parametrize("size", [-0.05, 0.31, 0.5, 0.65, -0.8, 1.2, 1.8, 2.1, 3.25, 8.0])
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
-def test_restarts_to_settle_are_the_fewest_with_a_power_of_0_8(size, level):
-    n = restarts_to_settle(of_size(size), level)
+def test_restarts_needed_are_the_fewest_with_a_power_of_0_8(size, level):
+    n = restarts_needed(of_size(size), level)
     assert n == int(n)
     assert power_of_t(size, n, level) >= 0.8
     assert n == 2 or power_of_t(size, n - 1, level) < 0.8
 
 
-def test_restarts_to_settle_by_simulation():
-    n, draws = int(restarts_to_settle(of_size(0.5))), 20_000
+def test_restarts_needed_by_simulation():
+    n, draws = int(restarts_needed(of_size(0.5))), 20_000
     assert n == 34
     for tries, enough in ((n, True), (n - 3, False)):
         drawn = np.random.default_rng(1).normal(0.5, 1.0, (draws, tries))
@@ -657,14 +657,14 @@ def test_restarts_to_settle_by_simulation():
         (of_size(1e-4), math.inf),  # 785 million
     ],
 )
-def test_edges_of_restarts_to_settle(differences, expected):
-    np.testing.assert_equal(restarts_to_settle(np.array(differences)), expected)
+def test_edges_of_restarts_needed(differences, expected):
+    np.testing.assert_equal(restarts_needed(np.array(differences)), expected)
 
 
-def test_restarts_to_settle_up_to_a_limit():
+def test_restarts_needed_up_to_a_limit():
     differences = of_size(0.1)
-    assert restarts_to_settle(differences) == 787
-    assert restarts_to_settle(differences, most=500) == math.inf
+    assert restarts_needed(differences) == 787
+    assert restarts_needed(differences, most=500) == math.inf
 
 
 # Ranks of failed trials
@@ -680,7 +680,7 @@ def test_equal_values_that_binary_cannot_hold_are_equal():
     assert unpaired_difference(tenths, tenths - 0.1).half_width == 0
     assert effect_size(tenths) == math.inf
     assert effect_size(-tenths) == -math.inf
-    assert restarts_to_settle(tenths) == 2
+    assert restarts_needed(tenths) == 2
     assert math.isnan(welch_test(tenths, tenths))
 
 
@@ -694,7 +694,7 @@ def test_infinities_of_both_signs_are_no_estimate():
 @pytest.mark.parametrize("size", [28.0, 29.0, 30.0, 100.0])
 def test_a_huge_effect_still_needs_a_known_power(size):
     differences = size + np.array([-1.0, 1.0]) / np.sqrt(2)
-    n = int(restarts_to_settle(differences, level=0.99))
+    n = int(restarts_needed(differences, level=0.99))
 
     def power(n):
         reach = stats.t.ppf(0.995, n - 1)
@@ -706,12 +706,12 @@ def test_a_huge_effect_still_needs_a_known_power(size):
 
 def test_more_restarts_than_the_most_are_too_many():
     differences = 0.0028 + np.array([-1.0, 1.0]) / np.sqrt(2)
-    assert restarts_to_settle(differences, most=10**6) == math.inf or (
-        restarts_to_settle(differences, most=10**6) <= 10**6
+    assert restarts_needed(differences, most=10**6) == math.inf or (
+        restarts_needed(differences, most=10**6) <= 10**6
     )
-    needed = restarts_to_settle(differences, most=10**8)
+    needed = restarts_needed(differences, most=10**8)
     for most, expected in [(needed, needed), (needed - 1, math.inf)]:
-        assert restarts_to_settle(differences, most=int(most)) == expected
+        assert restarts_needed(differences, most=int(most)) == expected
 
 
 def test_many_values_get_a_percentile_interval():

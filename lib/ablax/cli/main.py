@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import itertools
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -203,23 +205,33 @@ def _train(where: launchers.Where, command: str, arguments: list[str]) -> int:
     return launchers.start(where, [command, *arguments])
 
 
+def _run(arguments: list[str]) -> int:
+    where, rest = launchers.parse(arguments)
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        print(START if CHECKOUT else _installed(START))
+        return 0
+    command, *others = rest
+    if command not in COMMANDS or command == "resume":
+        return _train(where, command, others)
+    _expect(
+        len(rest) == len(arguments),
+        f"expected an experiment or resume with the launcher's flags, got {command}",
+    )
+    return COMMANDS[command](others) or 0
+
+
 def main(arguments: list[str]) -> int:
+    """Run a command line; the exit status, as a shell would report it."""
     try:
-        where, rest = launchers.parse(arguments)
-        if not rest or rest[0] in ("-h", "--help", "help"):
-            print(START if CHECKOUT else _installed(START))
-            return 0
-        command, *others = rest
-        if command not in COMMANDS or command == "resume":
-            return _train(where, command, others)
-        _expect(
-            len(rest) == len(arguments),
-            f"expected an experiment or resume with the launcher's flags, got {command}",
-        )
-        return COMMANDS[command](others) or 0
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:  # outside of training, which stops at a checkpoint
         print("stopped; rerun the same command to resume", file=sys.stderr)
         return 130

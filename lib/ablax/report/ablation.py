@@ -17,7 +17,7 @@ from ablax.report.statistics import (
     mean_interval,
     median,
     probability_of_improvement,
-    restarts_to_settle,
+    restarts_needed,
     sign_flip_test,
 )
 from ablax.report.study import Chosen, Study
@@ -119,7 +119,7 @@ def _compared(baseline: str, differences: np.ndarray, sign: int, level: float) -
         p,
         probability_of_improvement(sign * differences),
         effect_size(sign * differences),
-        np.maximum(restarts_to_settle(differences, 1 - level), fewest),
+        np.maximum(restarts_needed(differences, 1 - level), fewest),
     )
 
 

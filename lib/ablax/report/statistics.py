@@ -380,14 +380,14 @@ def best_of_k(values: np.ndarray, k: int, axis: int = -1) -> np.ndarray:
 POWER = 0.8
 
 
-def restarts_to_settle(differences: np.ndarray, level: float = LEVEL, most: int = 10**6) -> float:
-    """How many restarts a comparison needs in all, if its effect is the one measured.
+def restarts_needed(differences: np.ndarray, level: float = LEVEL, most: int = 10**6) -> float:
+    """Return the restarts that a comparison needs in all, if its effect is the one measured.
 
     The smallest n at which the t interval excludes 0 with probability 0.8, given the measured
     mean and standard deviation. inf if the mean is 0 or more than `most` are needed, NaN of
     fewer than 2 restarts.
 
-    >>> restarts_to_settle(np.array([-0.5, 1.5, 0.2, 0.8]))
+    >>> restarts_needed(np.array([-0.5, 1.5, 0.2, 0.8]))
     25.0
     """
     differences = np.asarray(differences, np.float64)

@@ -1,7 +1,8 @@
-"""An oracle: the task whose weights are selected on the test split, which nobody can do.
+"""Tasks that validate on another split: on the training examples, or (an oracle) on the test split.
 
-It bounds what any rule that selects by validation could reach. The engine keeps the test split
-from training under its name, so the oracle is given it under another, and only to evaluate.
+An oracle selects its weights on the test split, which nobody can do: it bounds what any rule that
+selects by validation could reach. The engine keeps the test split from training under its name, so
+the oracle is given it under another, and only to evaluate.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +18,20 @@ class Peeking(NamedTuple):
 
     valid: Any
     peeked: Any
+
+
+def validate_on_training(task: Task) -> Task:
+    """Return the task with its training examples for validation, and no objective.
+
+    For studies of descent rather than of generalization: curves and choices between points are of
+    the training examples, and the parameters that count are the last.
+    """
+
+    def view(trial: Trial, data: Any) -> dict[str, Any]:
+        parts = task.view(trial, data)
+        return {**parts, "valid": parts["train"]}
+
+    return task.replace(view=view, objective=None)
 
 
 def oracle(task: Task, metric: Metric) -> Task:

@@ -1,4 +1,4 @@
-"""The oracle: the task as it was, with the metric of the test split among those of validation."""
+"""Validation on the training examples; the oracle, which sees the test split as well."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from ablax.data import load, split
 from ablax.metrics import ACCURACY, LOSS, Metric
 from ablax.nn import Linear
 from ablax.optimizers import of_trial
-from ablax.tasks.oracle import Peeking, oracle
 from ablax.tasks.supervised import supervised
+from ablax.tasks.validation import Peeking, oracle, validate_on_training
 from tests.experiments.studies import trial_of
 
 
@@ -54,4 +54,17 @@ def test_it_is_trained_as_before(usual):
     (a, _), (b, _) = task.step(a, trial, ours), usual.step(b, trial, theirs)
     assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, a.params, b.params)))
     assert "peeked" not in usual.data
+    assert (task.metrics, task.fingerprint) == (usual.metrics, usual.fingerprint)
+
+
+def test_validation_on_training_is_of_the_examples_that_are_trained_on(usual):
+    """Of each restart's own draw; weights and evaluations are those of the usual task."""
+    task = validate_on_training(usual)
+    for restart in (0, 3):
+        trial = trial_of(Config(), restart)
+        ours, theirs = task.view(trial, task.data), usual.view(trial, usual.data)
+        assert ours["valid"] is ours["train"]
+        a, b = (jax.tree.leaves(parts["train"]) for parts in (ours, theirs))
+        assert all(map(jnp.array_equal, a, b))
+    assert task.objective is None
     assert (task.metrics, task.fingerprint) == (usual.metrics, usual.fingerprint)
