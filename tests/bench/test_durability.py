@@ -15,7 +15,7 @@ from ablax.errors import UserError
 def killed(tmp_path_factory):
     """A study of 24 trials, killed in three phases by SIGKILL, and one that was not."""
     out = tmp_path_factory.mktemp("kill")
-    flags = kill.Flags(kills=3, restarts=4, steps=1500, checkpoint_seconds=0.2, out=out)
+    flags = kill.Flags(kills=3, restarts=4, steps=600, checkpoint_seconds=0.1, out=out)
     return kill.measure(flags), out
 
 

@@ -14,7 +14,7 @@ from ablax.rundir.store import Store
 LAUNCH = Path(__file__).parents[2] / "launch.sh"
 STUDY = (
     *("regularization", "--l2", "0", "1e-3", "--learning-rate", "0.05", "0.1", "1e30"),
-    *("--restarts", "12", "--width", "16", "--steps", "1000", "--eval-every", "50"),
+    *("--restarts", "12", "--width", "16", "--steps", "400", "--eval-every", "20"),
     *("--patience", "inf", "--slots", "16", "--keep", "best"),
 )
 """72 trials, a third of which diverge at once, in 16 slots a device: they are refilled."""

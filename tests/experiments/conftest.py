@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablax.engine.engine import Engine
-from ablax.report import plot
 from tests.experiments.studies import launch
-
-RENDERED = "regularization"
-"""The experiment whose smoke study has its figures as users get them."""
 
 
 @contextmanager
@@ -31,7 +27,7 @@ def compiled_programs() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def smoke_study(tmp_path_factory, _unrendered_figures):
+def smoke_study(tmp_path_factory):
     """{experiment: run directory of its smoke study}, as a function; for reading only."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base  # of all workers
@@ -42,10 +38,8 @@ def smoke_study(tmp_path_factory, _unrendered_figures):
         with (directory.parent / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (directory / "report" / "report.html").exists():
-                with compiled_programs() as texts, pytest.MonkeyPatch.context() as patch:
-                    if name == RENDERED:
-                        patch.setattr(plot, "draw", _unrendered_figures)
-                    launch(name, directory, "--preset", "smoke", "--keep", "all")
+                with compiled_programs() as texts:
+                    launch(name, directory, "--preset", "smoke", "--keep", "all", report=True)
                 Path(f"{directory}.hlo").write_text("\n".join(texts))
         return directory
 

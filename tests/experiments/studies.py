@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablax.cli import launch as command
 from ablax.cli.main import main
 from ablax.config import as_traced, field_specs, statics_of
 from ablax.engine import engine
@@ -21,14 +22,21 @@ from ablax.task import Task, Trial
 from tests.report import runs
 
 
-def launch(name: str, out: Path, *typed: object) -> Path:
-    """The command, as the command line runs it; returns the run directory."""
+def launch(name: str, out: Path, *typed: object, report: bool = False) -> Path:
+    """The command, as the command line runs it, on two devices; returns the run directory.
+
+    Args:
+        name: of the experiment.
+        out: the run directory.
+        *typed: flags.
+        report: write the report as well, which takes as long as a short study.
+    """
     words = [name, *map(str, typed), "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["experiments", *words])
-        patch.setattr(
-            launched, "mesh_of", lambda: mesh_of(jax.devices()[:2])
-        )  # what two cores have
+        patch.setattr(launched, "mesh_of", lambda: mesh_of(jax.devices()[:2]))
+        if not report:
+            patch.setattr(command, "write_report", lambda *_: (out, []))
         assert main(words) == 0
     return out
 

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
 from ablax.nn.activations import activation
 from ablax.report.claims import judge_all
@@ -40,7 +39,6 @@ def short(tmp_path_factory):
     out = tmp_path_factory.mktemp("short") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(activations, "points", lambda config: table)
-        patch.setattr(_run, "write_report", lambda *_: (out, []))
         return launch(out, "--restarts", 3)
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.cli import launch as _run
 from ablax.data import load, split
 from ablax.errors import Missing
 from ablax.report import plot
@@ -30,7 +29,6 @@ def full(tmp_path_factory):
     """All points of the default, as long as these are."""
     out = tmp_path_factory.mktemp("full") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_run, "write_report", lambda *_: (out, []))
         return launch(out, "--restarts", 12)
 
 
@@ -299,7 +297,7 @@ def test_every_claim_is_tested_here(full, monkeypatch):
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     typed = ["--surface", VALLEY, "--momentum", 0, 0.9]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    out = launch(tmp_path / "run", *typed, *quick)
+    out = launch(tmp_path / "run", *typed, *quick, report=True)
     untrained(monkeypatch)
     judged = judge_all(CLAIMS, Study(out))
     assert not any(judgement.parts for judgement in judged)

@@ -305,7 +305,7 @@ def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
 def test_a_study_without_the_points_says_so(tmp_path, monkeypatch):
     typed = ["--gl", 1, 2, "--keep-weights", BEST, "--width", 2]
     typed += ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    study = Study(launch(tmp_path / "run", *typed))
+    study = Study(launch(tmp_path / "run", *typed, report=True))
     untrained(monkeypatch)
     judged = judge_all(early_stopping.CLAIMS, study)
     assert not any(judgement.parts for judgement in judged)

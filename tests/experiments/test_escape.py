@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ablax.cli import launch as _run
 from ablax.errors import Missing
 from ablax.report import plot
 from ablax.report.claims import judge_all
@@ -39,7 +38,6 @@ def short(tmp_path_factory):
     out = tmp_path_factory.mktemp("short") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(escape, "points", lambda config: table)
-        patch.setattr(_run, "write_report", lambda *_: (out, []))
         return launch(out, "--restarts", 16)
 
 

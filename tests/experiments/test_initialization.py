@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.cli import launch as _run
 from ablax.report import selection
 from ablax.report.claims import judge_all
 from ablax.report.quantities import POSITIVE
@@ -35,7 +34,6 @@ def short(tmp_path_factory):
     out = tmp_path_factory.mktemp("short") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(initialization, "points", lambda config: table)
-        patch.setattr(_run, "write_report", lambda *_: (out, []))
         return launch(out, "--restarts", 3)
 
 

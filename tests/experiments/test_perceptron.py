@@ -49,7 +49,7 @@ def smoke(tmp_path_factory):
     """The smoke preset, and beside its points those of data that no plane separates."""
     out = tmp_path_factory.mktemp("smoke") / "run"
     typed = ["--dataset", "gap", "overlap", "--steps", 20, "--eval-every", 10]
-    return launch(out, "--preset", "smoke", *typed)
+    return launch(out, "--preset", "smoke", *typed, report=True)
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +401,7 @@ def test_a_study_without_the_points_says_so(dataset, claims, figures, tmp_path, 
     """A study of one method, on two features without a separating plane and on four with one."""
     typed = ["--dataset", dataset, "--method", PERCEPTRON]
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
-    study = Study(launch(tmp_path / "run", *typed, *quick))
+    study = Study(launch(tmp_path / "run", *typed, *quick, report=True))
     untrained(monkeypatch)
     judged = judge_all(perceptron.CLAIMS, study)
     assert {judgement.claim.id for judgement in judged if judgement.parts} == claims

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ablax.cli import launch as _run
 from ablax.data.order import epoch_rows
 from ablax.errors import Missing
 from ablax.report.claims import judge_all
@@ -37,7 +36,6 @@ def short(tmp_path_factory):
     out = tmp_path_factory.mktemp("short") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random_restarts, "points", lambda config: table)
-        patch.setattr(_run, "write_report", lambda *_: (out, []))
         return launch(out, "--preset", "smoke", "--restarts", 23)
 
 
@@ -417,7 +415,8 @@ def test_the_plane_goes_through_two_solutions_and_a_trap(smoke):
 def test_a_study_of_ones_own_is_reported(tmp_path, monkeypatch):
     quick = ["--steps", 4, "--eval-every", 2, "--restarts", 2]
     own = ["--learning-rate", 0.5, 2, "--momentum", 0.5]  # rows of the table set the momentum
-    out = launch(tmp_path / "run", *own, "--fix", "init", *quick)
+    out = launch(tmp_path / "run", *own, "--fix", "init", *quick, report=True)
+    assert (out / "report" / "report.html").exists()
     untrained(monkeypatch)
     judged = judge_all(CLAIMS, Study(out))
     assert all(not j.parts and j.verdict == "inconclusive" for j in judged)

@@ -330,7 +330,7 @@ def test_a_share_above_all_features_is_refused(capsys):
 
 def test_a_grid_of_more_points_than_colours_is_drawn(tmp_path):
     typed = ["--l2", *(n / 10 for n in range(12)), "--active", 1, "--steps", 2, "--eval-every", 1]
-    out = launch(tmp_path / "run", *typed, "--restarts", 1)
+    out = launch(tmp_path / "run", *typed, "--restarts", 1, report=True)
     assert (out / "report" / "overfitting.png").exists()
 
 

@@ -202,12 +202,6 @@ def test_axes_of_the_command_line_are_honoured():
 # The claims
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    out = tmp_path_factory.mktemp("smoke") / "run"
-    return launch(out, "--preset", "smoke", "--width", 4, "--keep", "all")
-
-
 def test_what_is_kept_are_the_last_weights(smoke):
     rows = trials_of(smoke)
     assert (rows["best_step"] == rows["steps"]).all()
