@@ -28,8 +28,7 @@ points = partial(studies.points_of, descent, "descent")
 def full(tmp_path_factory):
     """All points of the default, as long as these are."""
     out = tmp_path_factory.mktemp("full") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        return launch(out, "--restarts", 12)
+    return launch(out, "--restarts", 12)
 
 
 # The surfaces, in NumPy and float64
