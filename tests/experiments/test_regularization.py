@@ -33,6 +33,7 @@ from tests.experiments.studies import trial_of, trials_of
 COLUMNS = (Path(__file__).parents[2] / "docs" / "run_directory.md").read_text()
 QUICK = ["--steps", "40", "--eval-every", "10", "--width", "4"]
 launch = partial(studies.launch, "regularization")
+launch_and_report = partial(launch, report=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -171,7 +172,7 @@ def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
 
     monkeypatch.setattr(Engine, "__init__", trained)
     before = {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()}
-    launch(smoke, "--preset", "smoke", "--keep", "all", report=True)
+    launch_and_report(smoke, "--preset", "smoke", "--keep", "all")
     assert {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()} == before
     *bests, time, report = capsys.readouterr().out.splitlines()[-4:]
     for model, best in zip(("linear", "mlp"), bests, strict=True):
@@ -188,7 +189,7 @@ def test_the_same_command_again_trains_nothing(smoke, capsys, monkeypatch):
 @pytest.mark.slow
 def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
     """42 points to step 40, 14 to step 80, … : see the plan; claims without points say so."""
-    out = launch(tmp_path / "run", "--preset", "smoke", "--halving", "3", report=True)
+    out = launch_and_report(tmp_path / "run", "--preset", "smoke", "--halving", "3")
     printed = capsys.readouterr().out
     rungs = "42 points to step 40, 14 points to step 80, 5 points to step 200"
     assert re.search(f"rounds +halving by 3 in 3 rounds: {rungs}", printed)
@@ -313,7 +314,7 @@ def tables(tmp_path_factory):
 def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
     typed = ["--dataset", tables / "kinds.csv", "--target", "target", *QUICK]
     typed += ["--model", "linear", "--l2", "0", "1e-3", "--restarts", "2", "--batch-size", "16"]
-    first = launch(tmp_path / "first", *typed, report=True)
+    first = launch_and_report(tmp_path / "first", *typed)
     plan = capsys.readouterr().out
     assert "target target: classification, because the target is text" in plan
     assert "120 rows, 6 features" in plan
@@ -323,7 +324,7 @@ def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
     assert not (first / "report" / "first_layer.png").exists(), "6 features are no image"
 
     # Equal seeds are equal bytes; another seed is another study.
-    second = launch(tmp_path / "second", *typed, report=True)
+    second = launch_and_report(tmp_path / "second", *typed)
     assert results(first) == results(second)
     assert len(results(first)) > 8
     other = launch(tmp_path / "other", *typed, "--seed", "1")
@@ -335,8 +336,8 @@ def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
 def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
     """test/error is the mean absolute error in the target's own units: computed again here."""
     typed = ["--dataset", tables / "prices.csv", "--target", "4", *QUICK, "--keep", "all"]
-    out = launch(
-        tmp_path / "run", *typed, "--l2", "0", "--restarts", "2", "--batch-size", "16", report=True
+    out = launch_and_report(
+        tmp_path / "run", *typed, "--l2", "0", "--restarts", "2", "--batch-size", "16"
     )
     printed = capsys.readouterr().out
     assert "target target: regression, because the target has 120 distinct values" in printed
@@ -385,8 +386,8 @@ def test_official_images(name, tmp_path):
     folder = Path(os.environ.get("ABLAX_DATA", "none")) / name.replace("_", "-")
     if not (folder / "t10k-images-idx3-ubyte.gz").exists():
         pytest.skip(f"$ABLAX_DATA has no {folder.name}")
-    out = launch(tmp_path / "run", "--dataset", name, "--model", "linear", "--l2", "0",
-                 "--steps", "60", "--restarts", "1", "--learning-rate", "0.01", report=True)  # fmt: skip
+    out = launch_and_report(tmp_path / "run", "--dataset", name, "--model", "linear", "--l2", "0",
+                 "--steps", "60", "--restarts", "1", "--learning-rate", "0.01")  # fmt: skip
     (row,) = trials_of(out).to_dict("records")
     assert row["test/accuracy"] > 0.5
     assert "train 300" in (out / "study.json").read_text()
