@@ -15,6 +15,7 @@ from typing import Any
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(HOME / "ablax" / "compiled-for-tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # lowers sooner
 
 import jax  # noqa: E402  (it reads the variables above)
 import pytest  # noqa: E402

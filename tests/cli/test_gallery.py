@@ -38,7 +38,7 @@ def toy(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_figures_of_the_studies_are_copied(toy, capsys, monkeypatch):
+def test_the_figures_of_the_studies_are_copied(rendered_figures, toy, capsys, monkeypatch):
     trained = []
     original = Engine.run
 

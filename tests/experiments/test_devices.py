@@ -49,7 +49,11 @@ def test_the_words_are_found_where_there_is_a_collective():
 @pytest.mark.parametrize("name", names())
 def test_every_program_lowers_for_gpus_and_tpus(name):
     """On a machine that has neither: the whole vmapped, sharded functions, ahead of time."""
-    first, *others = plan_of(name).programs
+    kinds = {}  # sizes change no operation
+    for program in plan_of(name).programs:
+        statics = {k: v for k, v in program.statics.items() if type(v) is not int}
+        kinds.setdefault(tuple(statics.items()), program)
+    first, *others = kinds.values()
     check_lowering(first, begun=True)
     for program in others:
         check_lowering(program, begun=False)

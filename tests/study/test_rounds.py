@@ -534,7 +534,7 @@ def killed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("minutes", "clean", "first", "stride"),
-    [(1e9, False, 1, 4), (1e9, True, 3, 4), (0.0, False, 1, 17), (0.0, True, 8, 25)],
+    [(1e9, False, 1, 7), (1e9, True, 4, 7), (0.0, False, 1, 29), (0.0, True, 8, 41)],
 )
 def test_killed_at_any_write_and_launched_again(
     minutes, clean, first, stride, halved_plan, halved, tmp_path, killed
