@@ -20,27 +20,31 @@ def _one_device() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
+PROGRAMS: dict[tuple, tuple] = {}
+TEXTS: dict[int, tuple] = {}
+"""Of every task by its id, beside the task itself, so that no other one gets the same id."""
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _compiled_once() -> Iterator[None]:
     """Launches of the same task share its compiled programs and its StableHLO."""
     compile, solo_hlo = Engine._compile, plan.solo_hlo
-    programs, texts = {}, {}  # with their tasks, so that no other task gets the same id
 
     def compiled(self, name, function, *arguments):
         structure = jax.tree.structure(arguments)
         key = (name, id(self.task), self.n_slots, self.mesh.size, self.park, structure)
-        if key not in programs:
+        if key not in PROGRAMS:
             program, usage = compile(self, name, function, *arguments), self.usage
             used = usage.compile_seconds[name], usage.memory_bytes[name]
-            programs[key] = program, used, self.task
-        program, used, _ = programs[key]
+            PROGRAMS[key] = program, used, self.task
+        program, used, _ = PROGRAMS[key]
         self.usage.compile_seconds[name], self.usage.memory_bytes[name] = used
         return program
 
     def text(task, example):
-        if id(task) not in texts:
-            texts[id(task)] = solo_hlo(task, example), task
-        return texts[id(task)][0]
+        if id(task) not in TEXTS:
+            TEXTS[id(task)] = solo_hlo(task, example), task
+        return TEXTS[id(task)][0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "_compile", compiled)

@@ -142,6 +142,7 @@ def _radices(n: int) -> tuple[int, int]:
     return min(((a, -(-n // a)) for a in candidates), key=math.prod)
 
 
+@jax.jit  # traced once, and not in every round of every order
 def _add(digit, other, word, radix) -> UInt32[Array, "..."]:
     """(digit + hash of the other digit) mod radix, without a division."""
     high = _mix((other * jnp.uint32(_GOLDEN)) ^ word) >> jnp.uint32(16)
