@@ -28,6 +28,7 @@ class Progress:
         self.every = every
         self.finished = 0
         self.spent = 0  # steps trained, or saved by trials that ended early
+        self.begun: tuple[float, int] | None = None  # after the first segment: when, steps spent
         self.busy = 0.0
         self.best: float | None = None
         self.program = ""
@@ -86,6 +87,7 @@ class Progress:
             better = max if self.objective.direction == "max" else min
             self.best = best if self.best is None else better(self.best, best)
         now = time.monotonic()
+        self.begun = self.begun or (now, self.spent)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=min(self.spent, self.steps), line=self.line(now))
         elif now - self._printed >= self.every:
@@ -93,17 +95,19 @@ class Progress:
             self.say(f"{100 * min(self.spent / max(self.steps, 1), 1):3.0f}%  {self.line(now)}")
 
     def line(self, now: float) -> str:
-        """The state in words.
+        """The state in words; the time left by the speed since the first segment was compiled.
 
         >>> progress = Progress(None)
         >>> progress.extend(8, 800)
-        >>> progress._started = 0.0
+        >>> progress._started, progress.begun = 0.0, (10.0, 100)
         >>> progress.spent, progress.finished, progress.busy = 400, 4, 0.95
-        >>> progress.line(2.0)
-        '4/8 trials · 95% busy · 2.0/s · 2 s left'
+        >>> progress.line(16.0)
+        '4/8 trials · 95% busy · 0.2/s · 8 s left'
+        >>> progress.begun = 16.0, 400
+        >>> progress.line(16.0)
+        '4/8 trials · 95% busy · 0.2/s'
         """
         passed = max(now - self._started, 1e-9)
-        left = passed * (self.steps - self.spent) / max(self.spent, 1)
         parts = [
             f"{self.finished:,}/{self.total:,} trials",
             f"{100 * self.busy:.0f}% busy",
@@ -111,6 +115,8 @@ class Progress:
         ]
         if self.best is not None and self.objective is not None:
             parts.append(f"best {self.objective.name} {self.best:.4g}")
-        if self.spent:
+        if self.begun is not None and self.spent > self.begun[1]:
+            since, spent = self.begun
+            left = (now - since) * (self.steps - self.spent) / (self.spent - spent)
             parts.append(f"{max(left, 0):.0f} s left")
         return " · ".join(parts)
