@@ -13,9 +13,9 @@ from ablax.errors import UserError
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A study of 24 trials, killed in two phases by SIGKILL, and one that was not."""
+    """A study of 24 trials, killed in three phases by SIGKILL, and one that was not."""
     out = tmp_path_factory.mktemp("kill")
-    flags = kill.Flags(kills=2, restarts=4, steps=600, checkpoint_seconds=0.1, out=out)
+    flags = kill.Flags(kills=3, restarts=4, steps=1500, checkpoint_seconds=0.2, out=out)
     return kill.measure(flags), out
 
 
@@ -23,7 +23,7 @@ def test_a_study_that_is_killed_again_and_again_leaves_the_same_bytes(killed):
     result, _ = killed
     assert result["differing"] == []
     assert result["equal"]
-    asked = ["compile", "report"]
+    asked = ["compile", "segment", "report"]
     for found, phase in zip(result["kills"], asked, strict=True):
         assert found["phase"] in (phase, "ended")
     assert sum(k["phase"] != "ended" for k in result["kills"]) >= 1

@@ -1,4 +1,13 @@
-"""Environment variables of a process that a cluster has started: the second of two."""
+"""Environment variables of processes: what finds the package, and what clusters set."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATHS = os.pathsep.join(map(str, (ROOT / "lib", ROOT)))
+"""The PYTHONPATH of a process that runs the checkout."""
+
+# Of the second of two processes.
 
 STEP = {
     "SLURM_JOB_ID": "9",

@@ -22,22 +22,15 @@ from ablax.cli.launchers.where import Where, parse
 from ablax.cli.main import main
 from ablax.config import field_specs
 from ablax.errors import flag_of
-from tests.cli.clusters import MPI, STEP
+from tests.cli.clusters import MPI, PATHS, STEP
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = shlex.quote(str(ROOT / "launch.sh"))
-PATHS = os.pathsep.join(map(str, (ROOT / "lib", ROOT)))
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working directory, a copy of sys.argv, and no launcher around the tests."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["experiments", "typed"])
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "OMPI_", "TPU_", "JAX_")) and name != "JAX_PLATFORMS":
-            monkeypatch.delenv(name)
-    return tmp_path
+def place(outside_of_launchers):
+    return outside_of_launchers
 
 
 # The flags

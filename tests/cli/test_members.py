@@ -1,34 +1,18 @@
 """Processes of JAX that meet, or do not: started by flags and by clusters."""
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ablax.cli.launchers import local
 from ablax.cli.main import main
-from tests.cli.clusters import MPI, STEP
+from tests.cli.clusters import MPI, PATHS, STEP
 
-ROOT = Path(__file__).parents[2]
-LAUNCH = shlex.quote(str(ROOT / "launch.sh"))
-PATHS = os.pathsep.join(map(str, (ROOT / "lib", ROOT)))
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working directory, a copy of sys.argv, and no launcher around the tests."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["experiments", "typed"])
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "OMPI_", "TPU_", "JAX_")) and name != "JAX_PLATFORMS":
-            monkeypatch.delenv(name)
-    return tmp_path
-
+pytestmark = pytest.mark.usefixtures("outside_of_launchers")
 
 CONNECT = """
 import os, signal, sys, time

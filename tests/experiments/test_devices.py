@@ -49,18 +49,11 @@ def test_the_words_are_found_where_there_is_a_collective():
 @pytest.mark.parametrize("name", names())
 def test_every_program_lowers_for_gpus_and_tpus(name):
     """On a machine that has neither: the whole vmapped, sharded functions, ahead of time."""
-    kinds = {}  # sizes change no operation
     for program in plan_of(name).programs:
-        statics = {k: v for k, v in program.statics.items() if type(v) is not int}
-        kinds.setdefault(tuple(statics.items()), program)
-    first, *others = kinds.values()
-    check_lowering(first, begun=True)
-    for program in others:
-        check_lowering(program, begun=False)
+        check_lowering(program)
 
 
-def check_lowering(program, *, begun):
-    """`begun`: also what puts trials into slots that others have begun, the same for all."""
+def check_lowering(program):
     mesh = mesh_of(jax.devices()[:8])
     task, n = program.task, 8 * LANES
     training = training_data(task)
@@ -76,10 +69,9 @@ def check_lowering(program, *, begun):
     functions = {
         "segment": (segment_function(task, mesh), (held, buffer, orders, np.int32(1), training)),
         "final": (final_function(task, mesh), (buffer, everything)),
+        "load": (load_function(mesh), (held, fill, held)),
     }
-    if begun:
-        functions["load"] = (load_function(mesh), (held, fill, held))
-    if begun and task.inherit is not None:
+    if task.inherit is not None:
         adopted = (held, fill, rows(one.trial), rows(one.best), training)
         functions["adopt"] = (adopt_function(task, mesh), adopted)
     for function, arguments in functions.values():

@@ -375,9 +375,12 @@ def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_arrays_of_a_users_own(tables, tmp_path):
-    out = launch(tmp_path / "run", "--dataset", tables / "kinds.npz", *QUICK, "--model", "linear",
-                 "--l2", "0", "--restarts", "2", "--batch-size", "16")  # fmt: skip
+    typed = ["--dataset", tables / "kinds.npz", *QUICK, "--model", "linear"]
+    out = launch_and_report(
+        tmp_path / "run", *typed, "--l2", "0", "--restarts", "2", "--batch-size", "16"
+    )
     assert trials_of(out)["test/accuracy"].to_numpy().min() > 0.7
+    assert (out / "report" / "report.html").exists()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def _one_device() -> Iterator[None]:
 
 PROGRAMS: dict[tuple, tuple] = {}
 TEXTS: dict[int, tuple] = {}
-"""Of every task by its id, beside the task itself, so that no other one gets the same id."""
+"""Keyed by a task's id; the task is kept beside, so that no other one gets the same id."""
 
 
 @pytest.fixture(autouse=True, scope="module")

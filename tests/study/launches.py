@@ -36,6 +36,7 @@ def train(directory, plan=None, keep="none", **options):
 
 
 def tables(directory):
+    """{path: the bytes} of all that no clock went into."""
     return {
         str(p.relative_to(directory)): p.read_bytes()
         for p in [
@@ -54,7 +55,7 @@ def long_plan(**changes):
 
 
 class Killed(BaseException):
-    pass
+    """As kill −9 would: nothing after it runs that a finished launch would do."""
 
 
 def counted(patch, owner, name, *, at=0, then=None):

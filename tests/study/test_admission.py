@@ -19,10 +19,9 @@ from ablax.rundir.store import Store, read_array, read_parquet
 from ablax.study import admission as claim
 from ablax.study import manifest as provenance
 from ablax.study import run as launched
-from ablax.study import train as study
-from ablax.study.manifest import Origin
 from ablax.study.plan import make_plan
 from ablax.study.progress import Progress
+from tests.study.launches import tables, train
 from tests.toys import SHORT, experiment, quadratic
 
 GRID = replace(SHORT, learning_rate=(0.1, 30.0), noise=0.5)  # the latter diverges
@@ -31,10 +30,6 @@ GRID = replace(SHORT, learning_rate=(0.1, 30.0), noise=0.5)  # the latter diverg
 def plan_of(config=GRID, *, restarts=2, seed=0, slots=16, task=quadratic, **exported):
     module = experiment(task, **exported)
     return make_plan(module, config, restarts=restarts, seed=seed, slots=slots)
-
-
-def train(directory, plan, **options):
-    return study.train(plan, directory, origin=Origin("the command"), **options)
 
 
 def interrupted(directory, plan, boundary=1, **options):
@@ -82,11 +77,6 @@ def contents(directory):
     return {
         str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()
     }
-
-
-def tables(directory):
-    kept = ("trials.parquet", "curves.parquet", "arrays/")
-    return {name: data for name, data in contents(directory).items() if name.startswith(kept)}
 
 
 def said(directory):

@@ -24,6 +24,7 @@ from ablax.study import train as study
 from ablax.study.plan import Identity, describe, make_plan, points_of, trial_id
 from ablax.study.progress import Progress
 from ablax.study.rounds import Halving, OneRound, Wanted
+from tests.study.launches import Killed, tables
 from tests.toys import SHORT, Config, experiment, network, quadratic
 
 LOSS = Metric("loss", "min")
@@ -39,13 +40,6 @@ def plan_of(config=GRID, *, halving: int | None = 2, restarts=4, seed=0, **chang
 
 def rows_of(directory):
     return pd.read_parquet(directory / "trials.parquet")
-
-
-def tables(directory):
-    """The bytes of all that no clock went into."""
-    places = ("trials.parquet", "curves.parquet", "arrays/*")
-    found = [path for place in places for path in directory.glob(place)]
-    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 
 def variables_of(directory, plan) -> dict:
@@ -497,10 +491,6 @@ def test_a_larger_study_trains_what_is_missing(halved, tmp_path, spent, points, 
 # Killed and launched again
 
 
-class Killed(BaseException):
-    """As kill −9 would: nothing after it runs that a finished launch would do."""
-
-
 @pytest.fixture
 def killed(monkeypatch):
     """(plan, directory, event) -> whether the launch was killed after so many writes."""
@@ -534,7 +524,7 @@ def killed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("minutes", "clean", "first", "stride"),
-    [(1e9, False, 1, 7), (1e9, True, 4, 7), (0.0, False, 1, 29), (0.0, True, 8, 41)],
+    [(1e9, False, 1, 4), (1e9, True, 3, 4), (0.0, False, 1, 17), (0.0, True, 8, 25)],
 )
 def test_killed_at_any_write_and_launched_again(
     minutes, clean, first, stride, halved_plan, halved, tmp_path, killed

@@ -58,7 +58,7 @@ def test_it_is_trained_as_before(usual):
 
 
 def test_validation_on_training_is_of_the_examples_that_are_trained_on(usual):
-    """Of each restart's own draw; weights and evaluations are those of the usual task."""
+    """Each restart validates on its own draw, which is that of the usual task."""
     task = validate_on_training(usual)
     for restart in (0, 3):
         trial = trial_of(Config(), restart)
