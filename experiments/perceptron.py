@@ -201,11 +201,11 @@ def updates_figure(study: ax.Study):
     if not points:
         raise ax.Missing("the study has no perceptron on separable data")
     figure, (panel,) = plot.panels(1, width=5.0)
-    looks = zip(points.items(), plot.COLOURS, plot.MARKERS, strict=False)
-    for (dataset, point), colour, marker in looks:
+    restarts = {}
+    for dataset, point in points.items():
         bound, updates = (study.numbers(point, column) for column in ("bound", "updates"))
-        spread = bound * np.geomspace(0.93, 1.07, len(bound))
-        panel.scatter(spread, updates, s=8, label=dataset, color=colour, marker=marker)
+        restarts[dataset] = (bound * np.geomspace(0.93, 1.07, len(bound)), updates)
+    plot.scatter(panel, restarts)
     ends = np.array(panel.get_xlim())
     panel.loglog(ends, ends, "--", color="0.4", label="(R/γ)²")
     ticks = sorted({round(study.numbers(point, "bound")[0]) for point in points.values()})

@@ -3,7 +3,7 @@
 A `Config` is a frozen dataclass registered as a pytree. Each field says its kind once:
 
 * `hparam`: a scalar that is data to the compiled program; a new value never recompiles.
-* `protocol`: how long and how a trial is watched (steps, patience, …); data as well.
+* `protocol`: how long a trial runs and how it is watched (steps, patience, …); data as well.
 * `static`: whatever changes shapes or the program; one program per combination.
 
 hparams and protocol are the pytree's leaves and statics are part of its structure, so two
@@ -19,7 +19,7 @@ True
 >>> structure(Config(width=32)) == structure(Config(width=64))
 False
 
-A field holds one value, or a tuple: then it is an axis of the sweep (`sweep.grid.axes`).
+A field holds one value, or a tuple: then it is an axis of the sweep (`study.grid.axes`).
 """
 
 import dataclasses

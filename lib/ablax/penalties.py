@@ -92,7 +92,7 @@ def max_norm(params: PyTree, limit: Scalar) -> PyTree:
 
     Args:
         params: a unit's incoming vector is everything that leads to one index of the output
-            axis: the last of a "kernel", the first of a "weight" (`models.dense`).
+            axis: the last of a "kernel", the first of a "weight" (`nn.dense`).
         limit: at least 0; inf is off.
 
     Source: Srebro & Shraibman 2005; with dropout, Srivastava et al. 2014, section 5.1.

@@ -9,14 +9,17 @@ import pytest
 
 from ablax.bench import kill, scale
 from ablax.errors import UserError
+from tests import small_study
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A study of 24 trials, killed in three phases by SIGKILL, and one that was not."""
     out = tmp_path_factory.mktemp("kill")
-    flags = kill.Flags(kills=3, restarts=4, steps=1500, checkpoint_seconds=0.2, out=out)
-    return kill.measure(flags), out
+    flags = kill.Flags(kills=3, restarts=8, steps=10_000, checkpoint_seconds=0.2, out=out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kill, "STUDY", (small_study.__file__, "--keep", "best"))
+        return kill.measure(flags), out
 
 
 def test_a_study_that_is_killed_again_and_again_leaves_the_same_bytes(killed):
@@ -35,7 +38,7 @@ def test_differences_are_seen(killed, tmp_path):
     shutil.copytree(out / "whole", tmp_path / "whole")
     shutil.copytree(out / "killed", tmp_path / "other")
     assert kill.differences(tmp_path / "whole", tmp_path / "other") == []
-    for name in ("trials.parquet", "curves.parquet", "arrays/weight_histogram.parquet"):
+    for name in ("trials.parquet", "curves.parquet", "arrays/weights.parquet"):
         path = tmp_path / "other" / name
         kept = path.read_bytes()
         path.write_bytes(kept[:-20] + bytes([kept[-20] ^ 1]) + kept[-19:])

@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 
 from ablax.rundir.store import Store
+from tests import small_study
 
 LAUNCH = Path(__file__).parents[2] / "launch.sh"
-STUDY = (
-    *("regularization", "--l2", "0", "1e-3", "--learning-rate", "0.05", "0.1", "1e30"),
-    *("--restarts", "12", "--width", "16", "--steps", "1000", "--eval-every", "50"),
-    *("--patience", "inf", "--slots", "16", "--keep", "best"),
-)
+STUDY = (str(Path(small_study.__file__)), "--slots", "16", "--keep", "best")
 """72 trials, a third of which diverge at once, in 16 slots a device: they are refilled."""
 
 
@@ -37,7 +34,7 @@ def ended(process: subprocess.Popen, status: int) -> str:
 
 
 def results(directory: Path) -> dict[str, bytes]:
-    names = ["trials.parquet", "curves.parquet", "arrays/weight_histogram.parquet"]
+    names = ["trials.parquet", "curves.parquet", "arrays/weights.parquet"]
     return {name: (directory / name).read_bytes() for name in names}
 
 
@@ -97,7 +94,7 @@ def test_a_process_that_dies_ends_the_run_and_the_run_resumes(whole, tmp_path):
     finished = Store(directory).finished()
     assert 0 < len(finished) < 72
 
-    said = ended(launch("resume", str(directory)), 0)
+    said = ended(launch("resume", str(directory), "--checkpoint-minutes", "5"), 0)
     assert "resuming from checkpoint" in said
     assert results(directory) == results(whole)
     assert not (directory / "parts").exists()

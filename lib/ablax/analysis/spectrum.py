@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 
 
 class Spectrum(NamedTuple):
-    """In ascending order; column i of `vectors` belongs to value i."""
+    """Eigenvalues in ascending order; column i of `vectors` belongs to value i."""
 
     values: Float[Array, " n"]
     vectors: Float[Array, "n n"]
@@ -31,8 +31,8 @@ def eigenvalues(matrix: Float[Array, "n n"], sweeps: int = 10) -> Spectrum:
     Each sweep sets every off-diagonal pair to 0 once; they converge quadratically, and ten sweeps
     leave nothing above rounding for n up to a hundred.
 
-    >>> found = eigenvalues(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
-    >>> print(found.values.round(4))
+    >>> spectrum = eigenvalues(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+    >>> print(spectrum.values.round(4))
     [1. 3.]
     """
     n = len(matrix)

@@ -34,7 +34,7 @@ from ablax.tasks.supervised import supervised
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
-    """Collects one entry per backend compilation in the block, by JAX's own events."""
+    """Collect one entry per backend compilation in the block, by JAX's own events."""
     seen: list[str] = []
     listening = True
 

@@ -232,7 +232,7 @@ def truths(
 def false_positives(
     population: Population, flags: Flags, rng: np.random.Generator
 ) -> dict[str, int]:
-    """In how many studies without any difference the tests find one."""
+    """The number of studies without any difference in which a test finds one."""
     wrong = dict.fromkeys((ALONE, UNCORRECTED, CORRECTED), 0)
     for seed in range(flags.simulations):
         differences = population.null_differences(rng, flags.n)

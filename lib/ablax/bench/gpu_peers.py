@@ -154,7 +154,7 @@ class Ensemble:
 
 
 def train(network: Trains, data: Data, steps: int) -> None:
-    """So many steps, an order of the rows drawn for every epoch."""
+    """Train for a number of steps, with an order of the rows drawn for every epoch."""
     per_epoch, order = len(data.train_x) // BATCH_SIZE, None
     for step in range(steps):
         if order is None or step % per_epoch == 0:
@@ -164,7 +164,7 @@ def train(network: Trains, data: Data, steps: int) -> None:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds until the device has done it."""
+    """Seconds until the device has finished the work."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
     started = time.perf_counter()

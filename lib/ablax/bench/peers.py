@@ -1,4 +1,4 @@
-"""The others: one process per core, each pinned to its core, and one trial after the other.
+"""The peers: one process per core, each pinned to its core, and one trial after the other.
 
 A process starts, imports its library and warms up (compiles) before any clock runs, and then
 trains what it is told to. It is written as a good user of its library would write it: no
@@ -247,7 +247,7 @@ def missing(peer: str) -> str | None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """An environment in which BLAS starts no threads; it reads it when NumPy is imported."""
+    """An environment in which BLAS starts no threads; BLAS reads it when NumPy is imported."""
     names = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL")]
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

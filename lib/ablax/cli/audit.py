@@ -45,7 +45,7 @@ Numbers = dict[str, np.ndarray]  # all that is known of one trial in the end
 
 @dataclass(frozen=True)
 class Flags:
-    """Check promise 2 on this machine: equal bits whatever is around a trial."""
+    """Check on this machine that a trial's bits do not depend on what is around it."""
 
     trials: Annotated[int, tyro.conf.arg(help="of each program, spread over its points")] = 6
     preset: Annotated[str, tyro.conf.arg(help="whose points and steps")] = "smoke"
@@ -170,8 +170,8 @@ class Audit:
         known: dict[int, Numbers] = {}
         for interval, members in by_interval(trials).items():
             chosen = self.columns([trials[i] for i in members])
-            learnt = collect(runner.run(chosen, interval))
-            known |= {members[at]: numbers for at, numbers in learnt.items()}
+            collected = collect(runner.run(chosen, interval))
+            known |= {members[at]: numbers for at, numbers in collected.items()}
         return [known[i] for i in range(len(trials))]
 
     def columns(self, trials: Sequence[PlannedTrial]) -> Trial:
@@ -185,7 +185,7 @@ class Audit:
         return self.train(self._engine(per_device=count), self.chosen)
 
     def resumed(self) -> list[Numbers]:
-        """Stopped after the second boundary, through a checkpoint on disk, by a new program."""
+        """Numbers of trials stopped at the second boundary and resumed from a checkpoint on disk."""
         known: dict[int, Numbers] = {}
         for interval, members in by_interval(self.chosen).items():
             columns = self.columns([self.chosen[i] for i in members])
@@ -210,20 +210,20 @@ class Audit:
             order = list(held)
             starts = {at: take(rows, held[i]) for at, i in enumerate(order)}
             again = second.run(take(columns, np.array(order, int)), interval, starts=starts)
-            learnt = collect(seen)
+            collected = collect(seen)
             for at, numbers in collect(again).items():
-                earlier = learnt.get(order[at], {})
-                learnt[order[at]] = {
+                earlier = collected.get(order[at], {})
+                collected[order[at]] = {
                     name: np.concatenate([earlier[name], value])
                     if name.startswith("curve") and name in earlier
                     else value
                     for name, value in numbers.items()
                 }
-            known |= {members[at]: numbers for at, numbers in learnt.items()}
+            known |= {members[at]: numbers for at, numbers in collected.items()}
         return [known[i] for i in range(len(self.chosen))]
 
     def solo(self) -> list[Numbers]:
-        """One trial after another as plain jitted functions of one lane."""
+        """Numbers of each trial trained alone, by plain jitted functions without vmap."""
         task = self.program.task
         fill = jax.jit(partial(slots.fill, task))
         train = jax.jit(partial(slots.train, task))
@@ -250,7 +250,7 @@ def by_interval(trials: Sequence[PlannedTrial]) -> dict[int, list[int]]:
 
 
 def collect(boundaries: Any) -> dict[int, Numbers]:
-    """{position: its numbers} of what boundaries taught."""
+    """{position: the trial's numbers}, collected from boundaries."""
     curves: dict[int, list[Numbers]] = {}
     results: dict[int, Numbers] = {}
     for boundary in boundaries:
@@ -336,6 +336,6 @@ def show(name: str, plan: Plan, findings: Sequence[Finding]) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     console.print(f"{name} on {plan.devices} × {plan.device_kind}, jax {jax.__version__}")
-    console.print(table("A trial's numbers", ["program", "trained", "promised", "found"], rows))
+    console.print(table("A trial's numbers", ["program", "trained", "promised", "result"], rows))
     broken = sum(finding.broken for finding in findings)
     console.print(f"{broken} promises are broken" if broken else "every promise holds")

@@ -139,7 +139,7 @@ def _rows(text: str, delimiter: str) -> tuple[list[int], list[list[str]]]:
 
 
 def _has_header(path: Path, line: int, rows: list[list[str]]) -> bool:
-    """Decides as `read` says; refuses what is neither one thing nor the other."""
+    """Decide, by the rule of `read`, if the first row is a header; refuse what may be either."""
     first, below = rows[0], rows[1:]
     wordy = all(cell and not is_number(cell) for cell in first)
     repeated = [name for name, count in Counter(first).items() if count > 1]

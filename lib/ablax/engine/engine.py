@@ -110,7 +110,7 @@ class Engine:
         task: what a trial does.
         example: any trial of the program; gives the shapes.
         mesh: the devices.
-        slots_per_device: a multiple of 16 for promise 2 to hold.
+        slots_per_device: a multiple of 16, so that no result depends on the slot (docs/architecture.md).
         keep: bring the selected snapshots to the host with the finished trials.
         park: bring the whole slots of finished trials to the host, to go on from.
         compiler_options: of XLA.

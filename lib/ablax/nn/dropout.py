@@ -44,8 +44,8 @@ def keep_probability(rate: Scalar) -> Float[Array, ""]:
     >>> print(keep_probability(0.0), keep_probability(0.5), keep_probability(0.9) * 65536)
     1.0 0.5 6554.0
     """
-    kept = jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS)
-    return jnp.maximum(kept, 1.0) / _LEVELS
+    level = jnp.round((1.0 - jnp.asarray(rate, jnp.float32)) * _LEVELS)
+    return jnp.maximum(level, 1.0) / _LEVELS
 
 
 def _bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt16[Array, "..."]:
@@ -58,7 +58,7 @@ def _bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt16[Array, "..."]:
 
 
 def dropout(key: Key[Array, ""], x: Float[Array, "*shape"], rate: Scalar) -> Float[Array, "*shape"]:
-    """Zeroes each element with probability `rate` and divides the others by 1 − rate.
+    """Zero each element with probability `rate` and divide the others by 1 − rate.
 
     (Exactly: by `keep_probability(rate)`, the probability with which they were kept.)
 

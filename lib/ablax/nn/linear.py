@@ -1,6 +1,6 @@
 """The linear model: a score per output, z = W x + b.
 
-What it is called depends on the loss put on the score and on how the score is read:
+The model's usual name depends on the loss put on the score and on how the score is read:
 
 | model                    | outputs | loss                       | prediction         |
 |--------------------------|---------|----------------------------|--------------------|

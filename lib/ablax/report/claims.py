@@ -71,7 +71,7 @@ class Judgement:
 
 
 def judge(claim: Claim, study: Study) -> Judgement:
-    """Supported if every effect is; refuted if one is; else inconclusive."""
+    """Judge a claim: supported if every effect is, refuted if one is, else inconclusive."""
     try:
         effects = claim.effects(study)
     except Missing:

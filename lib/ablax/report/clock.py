@@ -45,11 +45,15 @@ def curve(study: Study, point: str | Chosen, column: str) -> pd.DataFrame:
     Raises:
         Missing: no clock ran, or the study has no such curve.
     """
+    values = _by_step(study, point, column)
+    return values.set_axis(values.index * seconds_per_step(study, point))
+
+
+def _by_step(study: Study, point: str | Chosen, column: str) -> pd.DataFrame:
     values = study.curve(point, column).astype(np.float64)
     if values.empty:
         raise Missing(f"the study has no curve of {column}")
-    values = values.set_axis(study.of(point)["restart"].to_numpy(), axis=1)
-    return values.set_axis(values.index * seconds_per_step(study, point))
+    return values.set_axis(study.of(point)["restart"].to_numpy(), axis=1)
 
 
 def at_equal_time(column: str, method: str, other: str) -> Quantity:
@@ -90,11 +94,12 @@ def curves(
             raise Missing(f"nothing to draw: {caption}")
         figure, axes = panels(2, width=5.2, sharey=True)
         for number, key in enumerate(key for key in labels if key in points):
-            values = curve(study, points[key], column)
+            values = _by_step(study, points[key], column)
             means = [mean_interval(row) for row in values.to_numpy()]
-            steps = study.curve(points[key], column).index.to_numpy()
+            steps = values.index.to_numpy()
             epochs = steps * study.settings[points[key].point]["batch_size"] / examples
-            for ax, x in zip(axes, (epochs, 1e3 * values.index.to_numpy()), strict=True):
+            milliseconds = 1e3 * (steps * seconds_per_step(study, points[key]))
+            for ax, x in zip(axes, (epochs, milliseconds), strict=True):
                 shaded(ax, x, means, number=number, alpha=0.2, label=labels[key])
         for ax, time in zip(axes, ("epochs", "milliseconds a network, in this study"), strict=True):
             ax.set(xscale="log", yscale=scale, xlabel=time, ylabel=f"{SPLITS[split]} {metric}")

@@ -271,6 +271,7 @@ def save(figures: Mapping[str, Figure], directory: Path) -> None:
         for kind in ("png", "svg"):
             with replacing(directory / f"{name}.{kind}") as temporary:
                 draw(figure, temporary, kind)
+            figure.set_layout_engine("none")  # a layout takes as long as a drawing: once is enough
 
 
 def draw(figure: Figure, path: Path, kind: str) -> None:

@@ -89,7 +89,7 @@ def more_restarts(row: AblationRow) -> str:
     lacking = _lacking(row)
     if lacking is None:
         return ""
-    return "no difference to settle" if math.isinf(lacking) else f"{int(lacking):,}"
+    return "no measured difference" if math.isinf(lacking) else f"{int(lacking):,}"
 
 
 def _lacking(row: AblationRow) -> float | None:
@@ -209,7 +209,7 @@ def ablation_caption(study: Study, rows: Sequence[AblationRow]) -> str:
             "judged by a choice it had a part in."
         )
         if changes:
-            sentences.append(f"They choose another strength for some restarts of {changes}.")
+            sentences.append(f"The other restarts choose another strength for some restarts of {changes}.")
     for what, intervals in [
         ("median", [row.median for row in rows]),
         ("interquartile mean", [row.interquartile_mean for row in rows]),

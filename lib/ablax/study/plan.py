@@ -39,7 +39,8 @@ class Point:
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """
+    """A trial of the plan: a point at a restart, and the parent that it starts from.
+
     Attributes:
         until: the step at which it ends; None: all its steps.
         parent: the trial of the round before that it starts from; None: it starts anew.

@@ -19,20 +19,21 @@ from ablax.study.snapshots import Snapshots
 
 
 class Recorder:
-    """Writes what the trials of one program leave; on the first host alone.
+    """Write what the trials of one program leave; in the first process alone.
 
     Args:
         store: where to.
         snapshots: what becomes of the selected ones.
         states: name of the parts that hold the slots of parked trials.
-        rounds: whether trials have parents, whose columns the table then has.
+        has_parents: the trials may have parents, and the table a column for them.
+        writes: this process is the one that writes.
     """
 
     def __init__(
-        self, store: Store, snapshots: Snapshots, states: str, *, rounds: bool, writes: bool
+        self, store: Store, snapshots: Snapshots, states: str, *, has_parents: bool, writes: bool
     ):
         self.store, self.snapshots, self.states = store, snapshots, states
-        self.rounds, self.writes = rounds, writes
+        self.has_parents, self.writes = has_parents, writes
         self._curves: list[pd.DataFrame] = []
 
     def add(self, trials: Sequence[PlannedTrial], boundary: Boundary) -> None:
@@ -51,7 +52,7 @@ class Recorder:
         self._curves = []
 
     def _finish(self, trials: Sequence[PlannedTrial], finished: Finished) -> None:
-        """All that a trial leaves first, its row last: a trial in the table is complete."""
+        """Write what ended, a trial's row last: a trial in the table is complete."""
         ended = [trials[i] for i in finished.index]
         ids = [trial.id for trial in ended]
         for name, values in finished.measured.items():
@@ -74,7 +75,7 @@ class Recorder:
                 "point": [trial.point.name for trial in ended],
                 "group": [trial.point.group for trial in ended],
                 "restart": np.array([trial.restart for trial in ended], np.int32),
-                **(parents if self.rounds else {}),
+                **(parents if self.has_parents else {}),
                 **_setting_columns(ended),
                 "status": [Status(status).name.lower() for status in finished.status],
                 "steps": finished.steps,

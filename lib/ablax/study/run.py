@@ -108,9 +108,12 @@ def train_program(run: Run, program: Program, trials: Sequence[PlannedTrial]) ->
     if saved := sum(step - trials[i].start for i, step in progress_made.items()):
         run.progress.extend(0, -saved)
     snapshots = Snapshots(run.keep, run.store, program)
-    many = run.plan.rounds.n > 1
     recorder = Recorder(
-        run.store, snapshots, _states(program), rounds=many, writes=processes.first()
+        run.store,
+        snapshots,
+        _states(program),
+        has_parents=run.plan.rounds.n > 1,
+        writes=processes.first(),
     )
     intervals = np.array([t.point.config.eval_every for t in trials])
     for interval in np.unique(intervals):

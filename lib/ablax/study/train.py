@@ -149,7 +149,7 @@ def _train_within_memory(run: Run) -> None:
 
 
 def _train_rounds(run: Run) -> None:
-    """Round by round, program by program, whatever has not finished."""
+    """Train whatever has not finished, round by round and program by program."""
     announced = -1
     while not run.stopped:
         rows = run.finished()
@@ -188,9 +188,9 @@ def _finish(run: Run, before: int, started: float) -> Result:
             run.store.append("timings", checkpoint_rows(run.checkpoints))
         ended = [t for t in planned if t.id in done]
         superseded = {t.parent.id for t in ended if t.inherits == "state" and t.parent}
-        kept = {t.id: t.point.name for t in planned if t.id not in superseded}
+        point_of = {t.id: t.point.name for t in planned if t.id not in superseded}
         for program in run.plan.programs:
-            Snapshots(run.keep, run.store, program).merge(kept)
+            Snapshots(run.keep, run.store, program).merge(point_of)
         if run.store.has_parts:
             run.store.compact(labels(rounds), complete=complete)
     run.checkpoints.close()
