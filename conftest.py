@@ -6,6 +6,7 @@ workers and for the next run.
 """
 
 import gc
+import io
 import os
 import resource
 import signal
@@ -78,6 +79,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(slow)]
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all that is imported again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _memory():
     """Compiled programs leave a process that has used much memory."""
@@ -94,10 +105,13 @@ def _unrendered_figures():
 
     from ablax.report import plot
 
+    blank = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(blank, format="png")
+
     def lay_out(figure, path, kind):
         if kind == "png":
             figure.draw_without_rendering()
-            Image.new("RGB", (640, 480)).save(path, format="png")
+            path.write_bytes(blank.getvalue())
         else:
             path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg"><!--{"blank " * 20}--></svg>')
 

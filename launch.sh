@@ -78,6 +78,7 @@ export PYTHONPATH="$root/lib:$root${PYTHONPATH:+:$PYTHONPATH}"
 if [ "${1:-}" = test ]; then
   shift
   cd "$root"
+  unset PYTHONDONTWRITEBYTECODE # the workers, and the processes that tests start, compile once
   exec "$python" -m pytest -n 2 "$@"
 fi
 exec "$python" -m experiments "$@"

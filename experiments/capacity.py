@@ -161,7 +161,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "deeper-overfits-more",
-        "Of networks that fit the training set, the deeper ones have more test loss.",
+        "Of networks that fit the training set, the deeper ones have a higher test loss.",
         NOTES,
         loss_by_depth[DEPTHS[-1]] > loss_by_depth[1],
     ),

@@ -10,9 +10,9 @@ Source: course notes, "Gradient Descent with Squared Errors", "Local Minima" and
 
 Command: ./launch.sh descent                   (about 20 seconds on 2 CPU cores)
 
-Expected: in the valley momentum 0.5 and 0.9 get further than plain descent in as many steps. Plain
-descent never crosses the hump; momentum 0.9 does from 99% of the starts, and ends beyond it from
-94%. Momentum 0.99 always gets beyond it, but half of the starts come back.
+Expected: in the valley momentum 0.5 and 0.9 get further than plain descent in the same number of
+steps. Plain descent never crosses the hump; momentum 0.9 does from 99% of the starts, and ends
+beyond it from 94%. Momentum 0.99 always gets beyond it, but half of the starts come back.
 """
 
 import dataclasses
@@ -191,7 +191,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "momentum-is-faster-in-a-valley",
-        "In a long valley momentum gets further than plain descent in as many steps.",
+        "In a long valley momentum gets further than plain descent in the same number of steps.",
         "Polyak 1964",
         left["momentum 0.5"] < left[ax.BASELINE],
         left["momentum 0.9"] < left[ax.BASELINE],

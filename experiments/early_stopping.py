@@ -21,7 +21,7 @@ import ablax as ax
 from ablax import grid, plot
 from ablax.analysis.queueing import capacity
 
-KEPT = BEST, LAST, ORACLE = "best", "last", "oracle"
+CHOICES = BEST, LAST, ORACLE = "best", "last", "oracle"
 ALL = "best of all epochs"
 CRITERIA = {  # and their thresholds from fast to slow
     "patience": (1.0, 2.0, 5.0, 10.0, 20.0),
@@ -33,13 +33,15 @@ FIELDS = {name: f"protocol/{name.lower()}" for name in CRITERIA}
 
 
 class Config(ax.BaseConfig):
-    keep_weights: str = ax.static(BEST, "which weights count; oracle: best on test", choices=KEPT)
+    keep_weights: str = ax.static(
+        BEST, "which weights count; oracle: best on test", choices=CHOICES
+    )
     train_size: int = ax.static(300, "training examples", low=10)
     width: int = ax.static(64, "units of the hidden layer", low=1)
     batch_size: int = ax.static(30, "rows of a minibatch", low=1)
     label_noise: float = ax.hparam(0.2, "share of training labels drawn anew", low=0, high=1)
     learning_rate: float = ax.hparam(0.02, "constant rate", low=0)
-    momentum: float = ax.hparam(0.9, "share of the last step that is kept", low=0, below=1)
+    momentum: float = ax.hparam(0.9, "share of the last step that is tasks", low=0, below=1)
     gl: float = ax.protocol(np.inf, "stop at this generalization loss in percent; inf: off", low=0)
     pq: float = ax.protocol(np.inf, "stop at this quotient of loss and progress; inf: off", low=0)
     up: float = ax.protocol(np.inf, "stop after so many strips that end higher; inf: off", low=1)
@@ -50,13 +52,13 @@ def _preset(restarts: int, epochs: int) -> ax.Preset:
 
 
 PRESETS = {"smoke": _preset(3, 30), "default": _preset(32, 200), "paper": _preset(256, 500)}
-LINES = {
+CRITERIA_ROWS = {
     name: grid.product(keep_weights=[BEST], **{name.lower(): thresholds})
     for name, thresholds in CRITERIA.items()
 }
 ROWS = grid.rows(
     {"keep_weights": LAST},
-    {ALL: [{"keep_weights": BEST}], **LINES, ORACLE: [{"keep_weights": ORACLE}]},
+    {ALL: [{"keep_weights": BEST}], **CRITERIA_ROWS, ORACLE: [{"keep_weights": ORACLE}]},
 )
 
 
@@ -75,8 +77,8 @@ def task(config: Config) -> ax.Task:
         regularization=ax.Regularization(label_noise=lambda hparams: hparams.label_noise),
     )
     usual = usual.replace(metrics=(ax.LOSS, ax.ACCURACY), stopping=ax.stopping.prechelt(ax.LOSS))
-    kept = {BEST: usual, LAST: usual.replace(objective=None), ORACLE: ax.oracle(usual, ax.LOSS)}
-    return kept[config.keep_weights]
+    tasks = {BEST: usual, LAST: usual.replace(objective=None), ORACLE: ax.oracle(usual, ax.LOSS)}
+    return tasks[config.keep_weights]
 
 
 def criteria(study: ax.Study) -> dict[str, list[ax.Chosen]]:

@@ -149,8 +149,8 @@ def worst_rank(values: np.ndarray, failed: np.ndarray, metric: Metric) -> np.nda
     """
     values = np.array(values, np.float64)
     failed = np.asarray(failed, bool) | ~np.isfinite(values)
-    kept = values[~failed]
-    values[failed] = metric.sign * (metric.sign * kept).min() if len(kept) else np.nan
+    others = values[~failed]
+    values[failed] = metric.sign * (metric.sign * others).min() if len(others) else np.nan
     return values
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablax.bench import tables
+from ablax.bench import sweep, tables
 from ablax.bench.workload import L2, pairs
+from ablax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,10 +121,10 @@ def test_a_missing_library_is_a_row(monkeypatch):
 
 
 def test_bad_flags_are_refused():
-    done = bench("--repeats", "0")
-    assert done.returncode == 2
-    assert "--repeats: expected at least 1, got 0" in done.stderr
-    assert bench("--peers", "tensorflow").returncode == 2
+    with pytest.raises(UserError, match="--repeats: expected at least 1, got 0"):
+        sweep.main(["--repeats", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--peers", "tensorflow"])
 
 
 def test_every_strength_is_trained_equally_often():

@@ -18,7 +18,7 @@ from ablax.engine.programs import (
     load_function,
     segment_function,
 )
-from ablax.engine.shapes import kept, training_data
+from ablax.engine.shapes import buffered, training_data
 from ablax.study.plan import make_plan
 from tests.toys import COLLECTIVES
 
@@ -62,7 +62,7 @@ def check_lowering(program):
     def rows(tree):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tree)
 
-    held, buffer = rows(one), rows(kept(one, park=False))
+    held, buffer = rows(one), rows(buffered(one, park=False))
     place, fill = (jax.ShapeDtypeStruct((n,), kind) for kind in (np.int32, np.bool_))
     orders = Orders(place, fill, rows(one.trial))
     everything = {**training, "test": task.data["test"]}

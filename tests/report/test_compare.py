@@ -91,18 +91,18 @@ def test_the_table_says_how_and_corrects_for_its_rows(seed, how, tmp_path):
     least = 0.0
     for rank, place in enumerate(order):
         least = max(least, rows[place].p * (len(rows) - rank))
-        cell = printed.lines[place].cells[4]
+        cell = printed.rows[place].cells[4]
         assert cell.sort == pytest.approx(min(1.0, least))
         assert cell.bold == (least <= 0.05)
-    assert {line.cells[0].text for line in printed.lines if line.cells[0].bold} >= {"base"}
-    assert not all(line.cells[0].bold for line in printed.lines)
-    assert [line.cells[5].text for line in printed.lines] == ["12"] * len(rows)
+    assert {line.cells[0].text for line in printed.rows if line.cells[0].bold} >= {"base"}
+    assert not all(line.cells[0].bold for line in printed.rows)
+    assert [line.cells[5].text for line in printed.rows] == ["12"] * len(rows)
 
 
 def test_a_difference_is_of_the_second_from_the_first(tmp_path):
     a = write(tmp_path / "a", [BASE], series(BASE, test_accuracy=[0.5] * 3))
     b = write(tmp_path / "b", [BASE], series(BASE, test_accuracy=[0.75] * 3))
-    (line, _) = compare.comparison_table(a, b).lines
+    (line, _) = compare.comparison_table(a, b).rows
     assert [cell.text for cell in line.cells[1:4]] == ["0.5 ± 0", "0.75 ± 0", "+0.25 ± 0"]
 
 
@@ -187,7 +187,7 @@ def test_the_page_needs_nothing_else_and_says_what_the_table_says(tmp_path):
     page = Page(path.read_text())
     assert page.outside() == []
     printed = compare.comparison_table(a, b)
-    cells = [list(printed.titles), *([c.text for c in line.cells] for line in printed.lines)]
+    cells = [list(printed.titles), *([c.text for c in line.cells] for line in printed.rows)]
     (table,) = page.sortable
     assert table.texts() == cells
     for words in (str(a.directory), str(b.directory), printed.caption):

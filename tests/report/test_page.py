@@ -431,13 +431,13 @@ def test_the_page_prints_the_tables_cell_by_cell(whole):
     for listing, expected in zip(page_.sortable, printed, strict=True):
         assert listing.texts() == [
             list(expected.titles),
-            *([cell.text for cell in line.cells] for line in expected.lines),
+            *([cell.text for cell in line.cells] for line in expected.rows),
         ]
         assert expected.caption in page_.text
-        for row, line in zip(listing.rows[1:], expected.lines, strict=True):
+        for row, line in zip(listing.rows[1:], expected.rows, strict=True):
             assert [("strong" in cell.tags) for cell in row] == [cell.bold for cell in line.cells]
         marks = [mark.replace("rule", "").strip() for mark in listing.marks[1:]]
-        assert marks == [line.mark for line in expected.lines]
+        assert marks == [line.mark for line in expected.rows]
 
 
 def test_every_column_can_be_sorted_by_a_button(whole):
@@ -579,7 +579,7 @@ def test_csv_and_latex_hold_the_same_tables(whole):
         expected = narrow(wide)
         assert [[re.sub("</?b>", "", cell) for cell in cells] for cells in found] == [
             list(expected.titles),
-            *([cell.text for cell in line.cells] for line in expected.lines),
+            *([cell.text for cell in line.cells] for line in expected.rows),
         ]
 
 

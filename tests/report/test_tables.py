@@ -227,7 +227,7 @@ def test_hostile_names_compile(tmp_path):
     points += [point(f"q{i}", name, model=name) for i, name in enumerate(NAMES)]
     table = write(tmp_path, points, random_trials(points, restarts=1))
     printed = (ablation_table(table, ablation(table)), points_table(table))
-    tex = [latex(replace(one, lines=one.lines[i : i + 30])) for one in printed for i in (0, 30, 60)]
+    tex = [latex(replace(one, rows=one.rows[i : i + 30])) for one in printed for i in (0, 30, 60)]
     status, said = compiled(tmp_path, *tex, latex(of_cells(*NAMES, bold=True)))
     assert status == 0, said
 
@@ -238,7 +238,7 @@ def test_hostile_names_compile(tmp_path):
 def columns(printed):
     """{title: the texts under it}."""
     return {
-        title: [line.cells[i].text for line in printed.lines]
+        title: [line.cells[i].text for line in printed.rows]
         for i, title in enumerate(printed.titles)
     }
 
@@ -292,8 +292,8 @@ def test_a_paper_gets_the_columns_that_it_has_room_for(settled):
         *("method", "setting", "test accuracy", "Δ test accuracy", "p (Holm)", "n", "diverged"),
     )
     assert columns(short) == {title: columns(printed)[title] for title in short.titles}
-    assert [(line.mark, line.rule) for line in short.lines] == [
-        (line.mark, line.rule) for line in printed.lines
+    assert [(line.mark, line.rule) for line in short.rows] == [
+        (line.mark, line.rule) for line in printed.rows
     ]
 
 
@@ -303,7 +303,7 @@ def test_bold_is_exactly_what_is_significant(settled):
         settled.significance = level
         rows = ablation(settled)
         printed = ablation_table(settled, rows)
-        for row, line in zip(rows, printed.lines, strict=True):
+        for row, line in zip(rows, printed.rows, strict=True):
             assert row.significant(level) == (row.group in bold)
             titles = {
                 title for title, cell in zip(printed.titles, line.cells, strict=True) if cell.bold
@@ -318,7 +318,7 @@ def test_exactly_the_level_is_significant(tmp_path):
     """8 restarts that all agree have p = 2⁻⁷."""
     trials = series(BASE, test_accuracy=[0.5] * 8) + series(WEAK, test_accuracy=[0.7] * 8)
     table = write(tmp_path, [BASE, WEAK], trials, significance=2**-7)
-    assert ablation_table(table, ablation(table)).lines[1].cells[0].bold
+    assert ablation_table(table, ablation(table)).rows[1].cells[0].bold
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_more_restarts_are_beyond_those_there_are(restarts_needed, shown, tmp_pa
 
 def test_every_number_can_be_sorted_by(settled):
     for printed in (ablation_table(settled, ablation(settled)), points_table(settled)):
-        for line in printed.lines:
+        for line in printed.rows:
             for title, cell in zip(printed.titles, line.cells, strict=True):
                 if re.match(r"[+−]?[\d∞]", cell.text):
                     assert cell.sort is not None, title
@@ -365,13 +365,13 @@ def test_an_infinite_setting_is_printed_as_one(tmp_path):
     points = [BASE, point("max_norm=2", "max-norm", max_norm=2.0)]
     printed = points_table(write(tmp_path, points, random_trials(points)))
     assert columns(printed)["max_norm"] == ["∞", "2"]
-    assert [line.cells[1].sort for line in printed.lines] == [math.inf, 2.0]
+    assert [line.cells[1].sort for line in printed.rows] == [math.inf, 2.0]
 
 
 def test_what_validation_selects_is_marked(settled):
-    marks = [line.mark for line in points_table(settled).lines]
+    marks = [line.mark for line in points_table(settled).rows]
     assert marks == ["selected", "best", "", "selected"]
-    assert [line.mark for line in ablation_table(settled, ablation(settled)).lines] == [
+    assert [line.mark for line in ablation_table(settled, ablation(settled)).rows] == [
         *("", "best", ""),
     ]
 

@@ -38,7 +38,7 @@ from ablax.nn.activations import sigmoid
 
 
 class Layer(NamedTuple):
-    """Or the step of one, of the same shapes."""
+    """Weights and bias of one layer, or a step of these."""
 
     weights: Float[Array, "n_out n_in"]
     bias: Float[Array, " n_out"]

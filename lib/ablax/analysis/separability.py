@@ -38,8 +38,8 @@ def margin(x: np.ndarray, positive: np.ndarray) -> Margin | None:
         x: [n, features].
         positive: [n] booleans.
 
-    >>> found = margin(np.array([[-1.0], [3.0]]), np.array([False, True]))
-    >>> round(found.margin, 4), round(found.radius**2, 4), round(found.most_updates, 4)
+    >>> gap = margin(np.array([[-1.0], [3.0]]), np.array([False, True]))
+    >>> round(gap.margin, 4), round(gap.radius**2, 4), round(gap.most_updates, 4)
     (1.4142, 10.0, 5.0)
     >>> margin(np.array([[0.0], [1.0], [2.0]]), np.array([True, False, True])) is None
     True

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(flags: Flags) -> dict[str, Any]:
-    """Both in turns, and a resume."""
+    """Measure both studies in turns, then a resume."""
     cache = flags.out / "cache"
     runs: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
     for repeat in range(-1, flags.repeats):  # once to fill the cache of compiled programs

@@ -121,7 +121,7 @@ def slots(splits: Splits, sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def tiny_task(config: Any) -> Task:
-    """A network of 4 hidden units on 40 points around the truth table of exclusive or."""
+    """A network of 4 hidden units on 40 points around the truth table of XOR."""
     return supervised(
         MLP((4,), n_outputs=2),
         split(xor(n=40), seed=0),

@@ -61,7 +61,7 @@ class Flags:
         tuple[Literal["ablax", "torch_loop", "torch_vmap"], ...],
         tyro.conf.arg(help="who takes part"),
     ] = ("ablax", "torch_loop", "torch_vmap")
-    lanes: Annotated[
+    slots: Annotated[
         tuple[int, ...],
         tyro.conf.arg(help="slots per device to measure; by default 1 … 16384 (few on a CPU)"),
     ] = ()
@@ -77,8 +77,8 @@ class Flags:
 
 def main(arguments: list[str]) -> None:
     flags = read(Flags, "bench gpu", arguments)
-    if any(lanes < 1 for lanes in flags.lanes):
-        raise UserError(f"--lanes: expected at least 1, got {min(flags.lanes)}")
+    if any(slots < 1 for slots in flags.slots):
+        raise UserError(f"--slots: expected at least 1, got {min(flags.slots)}")
     result = measure(flags)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(flags.out, result)
@@ -94,7 +94,7 @@ def measure(flags: Flags) -> dict[str, Any]:
     sides: dict[str, dict[str, Any]] = {}
     for side in dict.fromkeys(flags.sides):
         why = missing("torch") if side.startswith("torch") else None
-        asked = Asked(flags.quick, flags.precision, flags.lanes, SIDES[side].limit)
+        asked = Asked(flags.quick, flags.precision, flags.slots, SIDES[side].limit)
         sides[side] = {"failed": why} if why else apart(side, asked)
     compare(sides)
     setups = [side["setup"] for side in sides.values() if "setup" in side]
@@ -220,7 +220,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.print()
     console.print(_trainings(sides, names))
     for name, side in sides.items():
-        if "lanes" in side or "ensembles" in side:
+        if "slots" in side or "ensembles" in side:
             console.print(_curve(names[name], side))
     rows = [
         [t["what"], f"{t['sign']} {t['target']:g}", f"{t['measured']:.2f}", t["verdict"]]
@@ -256,7 +256,7 @@ def _trainings(sides: dict[str, dict[str, Any]], names: dict[str, str]) -> Any:
 def _curve(name: str, side: dict[str, Any]) -> Any:
     """Networks at once against throughput; Ablax's has the share of the device's products."""
     rows = []
-    for row in side.get("lanes", side.get("ensembles", [])):
+    for row in side.get("slots", side.get("ensembles", [])):
         if "failed" in row:
             rows.append([f"{row['networks']:,}", row["failed"], "", "", "", ""])
             continue

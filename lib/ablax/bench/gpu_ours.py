@@ -42,9 +42,9 @@ class Sizes:
     train_rows: int = 60_000
     valid_rows: int = 10_000
     epochs: int = 10
-    lanes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096, 16384)  # per device
+    slots: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096, 16384)  # per device
     ensembles: tuple[int, ...] = (16, 64, 256, 1024, 4096)  # networks that PyTorch vmaps
-    segment_steps: int = 300  # timed, of every number of lanes
+    segment_steps: int = 300  # timed, of every number of slots
     probe_steps: int = 50  # timed, of everything that PyTorch tries
     loop_networks: int = 4  # at most, of PyTorch's loop
     seconds: float = 45.0  # that a side's training may take; else fewer steps are extrapolated
@@ -57,11 +57,11 @@ class Sizes:
 
 GPU = Sizes()
 CPU = Sizes(
-    lanes=(1, 4, 16), ensembles=(4, 16), segment_steps=60, probe_steps=20, loop_networks=4,
+    slots=(1, 4, 16), ensembles=(4, 16), segment_steps=60, probe_steps=20, loop_networks=4,
     seconds=15.0, product=1024,
 )  # fmt: skip
 QUICK = Sizes(
-    train_rows=2048, valid_rows=256, epochs=2, lanes=(1, 16), ensembles=(2, 4), segment_steps=16,
+    train_rows=2048, valid_rows=256, epochs=2, slots=(1, 16), ensembles=(2, 4), segment_steps=16,
     probe_steps=4, loop_networks=4, seconds=5.0, product=256,
 )  # fmt: skip
 
@@ -72,13 +72,13 @@ class Asked:
 
     quick: bool
     precision: Literal["default", "highest"]
-    lanes: tuple[int, ...]  # () for the sizes' own
+    slots: tuple[int, ...]  # () for the sizes' own
     limit: float  # seconds, from start to end
 
     def sizes(self, gpu: bool) -> Sizes:
         chosen = QUICK if self.quick else GPU if gpu else CPU
-        lanes = tuple(sorted(set(self.lanes or chosen.lanes)))
-        return dataclasses.replace(chosen, lanes=lanes)
+        slots = tuple(sorted(set(self.slots or chosen.slots)))
+        return dataclasses.replace(chosen, slots=slots)
 
 
 def flops_per_step() -> int:
@@ -247,7 +247,7 @@ def each(
 
 
 def ablax(asked: Asked, say: Say) -> None:
-    """Ablax's side: the device's own rate, the curve over lanes, and a training at its best."""
+    """Ablax's side: the device's own rate, the curve over slots, and a training at its best."""
     started = time.perf_counter()
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # the process is alone
     jax.config.update("jax_default_matmul_precision", asked.precision)
@@ -266,9 +266,9 @@ def ablax(asked: Asked, say: Say) -> None:
     say("matrix_products", {"size": sizes.product, "flops_per_second": peak})
     program = task(splits)
     rows = each(
-        sizes.lanes,
+        sizes.slots,
         lambda n: curve_point(program, n, sizes, peak),
-        lambda r: say("lanes", r),
+        lambda r: say("slots", r),
         until,
     )
     say("training", training(program, rows, sizes))
@@ -292,7 +292,7 @@ def matrix_product_rate(n: int, products: int = 10) -> float:
 
 
 def curve_point(program: Task, per_device: int, sizes: Sizes, peak: float) -> dict[str, Any]:
-    """The engine's segment with so many lanes on every device, all of them busy.
+    """The engine's segment with so many slots on every device, all of them busy.
 
     A segment of no steps is timed beside it: what is left is the steps', without the evaluation.
     """
@@ -305,32 +305,32 @@ def curve_point(program: Task, per_device: int, sizes: Sizes, peak: float) -> di
         empty.append(_seconds(lambda: advance(segment, 0)))
         whole.append(_seconds(lambda: advance(segment, sizes.segment_steps)))
     per_step = (statistics.median(whole) - statistics.median(empty)) / sizes.segment_steps
-    row = throughput(segment.lanes, per_step, statistics.median(empty), sizes)
+    row = throughput(segment.n_slots, per_step, statistics.median(empty), sizes)
     rate = row["steps_per_second"] * flops_per_step()
-    more = {"lanes_per_device": per_device, "compile_seconds": compiling}
+    more = {"slots_per_device": per_device, "compile_seconds": compiling}
     return row | more | {"flops_per_second": rate, "share_of_matrix_products": rate / peak}
 
 
 def advance(segment: ours.Segment, steps: int) -> None:
-    """`steps` steps of every lane and an evaluation, to the end: as `Segment.__call__` does."""
-    segment.slots, segment.retired, report = segment.segment(
+    """`steps` steps of every slot and an evaluation, to the end: as `Segment.__call__` does."""
+    segment.slots, segment.retired, readout = segment.segment(
         segment.slots, segment.retired, segment.orders, np.int32(steps), segment.data
     )
-    jax.block_until_ready((segment.slots, report))
+    jax.block_until_ready((segment.slots, readout))
 
 
 def training(program: Task, rows: Sequence[dict[str, Any]], sizes: Sizes) -> dict[str, Any]:
-    """A training at the best number of lanes that works."""
+    """A training at the best number of slots that works."""
     failed = {}
     for row, steps in candidates(rows, sizes):
         try:
-            result = train(program, row["lanes_per_device"], steps, sizes)
+            result = train(program, row["slots_per_device"], steps, sizes)
         except Exception as error:
             failed[row["networks"]] = in_a_line(error)
         else:
             return result | {"failed_with": failed}
         gc.collect()
-    raise RuntimeError(f"no number of lanes could be trained: {failed}")
+    raise RuntimeError(f"no number of slots could be trained: {failed}")
 
 
 def train(program: Task, per_device: int, steps: int, sizes: Sizes) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def train(program: Task, per_device: int, steps: int, sizes: Sizes) -> dict[str,
     ours.train(runner, pairs(runner.n_slots), steps=2)  # warm-up
     done = ours.train(runner, pairs(runner.n_slots), steps=steps)
     result = trained(done.trials, done.seconds, steps, done.accuracies, sizes)
-    return result | {"lanes_per_device": per_device}
+    return result | {"slots_per_device": per_device}
 
 
 def _seconds(work: Callable[[], object]) -> float:

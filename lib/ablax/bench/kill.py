@@ -123,7 +123,7 @@ def _on(flags: Flags, command: list[str]) -> list[str]:
 
 
 def _phase(number: int, kills: int) -> str:
-    """In turns; the report, which comes when all is trained, last."""
+    """The phase of a kill: all in turns, and the report, which comes when all is trained, last."""
     last = max(1, kills // len(PHASES))
     return "report" if number >= kills - last else PHASES[number % (len(PHASES) - 1)]
 
@@ -213,10 +213,10 @@ def differences(whole: Path, killed: Path) -> list[str]:
     names |= {str(path.relative_to(killed)) for path in killed.glob("arrays/*")}
     differing = [name for name in sorted(names) if not _equal(whole / name, killed / name)]
     for program in sorted({p.name for d in (whole, killed) for p in d.glob("params/*")}):
-        kept = [snapshots.load(directory, program) for directory in (whole, killed)]
-        same = kept[0].keys() == kept[1].keys() and all(
+        loaded = [snapshots.load(directory, program) for directory in (whole, killed)]
+        same = loaded[0].keys() == loaded[1].keys() and all(
             np.array_equal(a, b)
-            for a, b in zip(jax.tree.leaves(kept[0]), jax.tree.leaves(kept[1]), strict=True)
+            for a, b in zip(jax.tree.leaves(loaded[0]), jax.tree.leaves(loaded[1]), strict=True)
         )
         differing += [] if same else [f"params/{program}"]
     leftovers = [name for name in ("parts", "checkpoints") if (killed / name).exists()]

@@ -25,12 +25,11 @@ from ablax.bench.workload import (
 from ablax.config import BaseConfig, hparam, static
 from ablax.data import load, split
 from ablax.data.splits import Splits
-from ablax.engine import programs as device
-from ablax.engine import slots
+from ablax.engine import programs, slots
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import AXIS, mesh_of, replicated, sharded
 from ablax.engine.programs import Orders
-from ablax.engine.shapes import kept, training_data
+from ablax.engine.shapes import buffered, training_data
 from ablax.engine.trials import take, trials_of
 from ablax.metrics import ACCURACY, LOSS
 from ablax.nn.mlp import MLP
@@ -121,7 +120,7 @@ class Segment:
 
     def __init__(self, program: Task, per_device: int):
         mesh = mesh_of()
-        n, self.lanes = per_device * mesh.size, per_device * mesh.size
+        n = self.n_slots = per_device * mesh.size
         columns = trials(pairs(n), steps=10**6)
         put = sharded(mesh)
         self.data = jax.device_put(training_data(program), replicated(mesh))
@@ -131,20 +130,20 @@ class Segment:
             out_shardings=put,
         )
         self.slots = fill(columns, self.data)
-        self.retired = jax.tree.map(jnp.copy, kept(self.slots, park=False))  # both are donated
+        self.retired = jax.tree.map(jnp.copy, buffered(self.slots, park=False))  # both are donated
         stay = np.full(n, per_device, np.int32)
         self.orders = jax.device_put(Orders(stay, np.zeros(n, bool), columns), put)  # type: ignore[arg-type]
         self.segment = (
-            jax.jit(device.segment_function(program, mesh), donate_argnums=(0, 1))
+            jax.jit(programs.segment_function(program, mesh), donate_argnums=(0, 1))
             .lower(self.slots, self.retired, self.orders, np.int32(0), self.data)
             .compile()
         )
 
     def __call__(self) -> None:
-        self.slots, self.retired, report = self.segment(
+        self.slots, self.retired, readout = self.segment(
             self.slots, self.retired, self.orders, np.int32(INTERVAL), self.data
         )
-        jax.device_get(report)
+        jax.device_get(readout)
 
 
 class Bare:
@@ -155,10 +154,10 @@ class Bare:
 
     def __init__(self, splits: Splits, width: int, per_device: int):
         mesh = mesh_of()
-        self.lanes = per_device * mesh.size
+        self.n_slots = per_device * mesh.size
         model, tx = network(width), optax.sgd(LEARNING_RATE)
 
-        def lane(params: Any, key: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
+        def train_one(params: Any, key: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
             def loss(params: Any, rows: Any) -> Any:
                 scores: Any = model.apply({"params": params}, x[rows])
                 return CROSS_ENTROPY(scores, y[rows]).mean()
@@ -177,14 +176,14 @@ class Bare:
         split, whole = PartitionSpec(AXIS), PartitionSpec()
         self.scan = jax.jit(
             jax.shard_map(
-                jax.vmap(lane, in_axes=(0, 0, None, None)),
+                jax.vmap(train_one, in_axes=(0, 0, None, None)),
                 mesh=mesh,
                 in_specs=(split, split, whole, whole),
                 out_specs=split,
                 check_vma=False,
             )
         )
-        keys = jax.random.split(jax.random.key(0), self.lanes)
+        keys = jax.random.split(jax.random.key(0), self.n_slots)
         example = jnp.zeros((1, *splits.train.x.shape[1:]))
         params = jax.vmap(lambda key: model.init(key, example)["params"])(keys)
         self.carry = jax.device_put((params, keys), sharded(mesh))
@@ -205,5 +204,5 @@ def microseconds(segments: dict[str, Segment | Bare], repeats: int) -> dict[str,
             segment()
             if repeat >= 0:
                 seconds = time.perf_counter() - started
-                times[name][repeat] = seconds / INTERVAL / segment.lanes * 1e6
+                times[name][repeat] = seconds / INTERVAL / segment.n_slots * 1e6
     return times

@@ -1,6 +1,6 @@
 """./launch.sh bench scale: 100,000 tiny networks as one study, and what they cost the host.
 
-Exclusive or by 2-3-1 networks, each from its own random weights: the study of whose restarts
+XOR by 2-3-1 networks, each from its own random weights: the study of whose restarts
 find the solution. What is measured is not the arithmetic but everything around it: the plan,
 the queue, the parts, the tables, and the memory of the host while it lasts.
 """

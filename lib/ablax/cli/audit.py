@@ -185,7 +185,7 @@ class Audit:
         return self.train(self._engine(per_device=count), self.chosen)
 
     def resumed(self) -> list[Numbers]:
-        """Numbers of trials stopped at the second boundary and resumed from a checkpoint on disk."""
+        """Numbers of trials stopped at the second boundary and resumed from a checkpoint."""
         known: dict[int, Numbers] = {}
         for interval, members in by_interval(self.chosen).items():
             columns = self.columns([self.chosen[i] for i in members])

@@ -142,7 +142,7 @@ def _validate(launch: Launch) -> None:
 
 
 def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
-    """Also of flags given twice, of which the last would win; names the nearest flag."""
+    """Refuse unknown flags, with the nearest known one, and flags given twice."""
     flags = [flag_of(name) for name in names]
     parsed = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
     for flag in parsed:
@@ -153,7 +153,7 @@ def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
 
 
 def _preset_name(arguments: list[str], default: str) -> str:
-    """The preset decides the defaults of the other flags, so it is read before them."""
+    """The name of the preset, read before the other flags because it decides their defaults."""
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument == "--preset":
             return following

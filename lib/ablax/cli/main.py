@@ -87,13 +87,13 @@ def _without(arguments: list[str], names: set[str]) -> list[str]:
     >>> _without(["--l2", "0", "-1e-3", "--out", "d", "--plan"], {"--l2", "--out"})
     ['--plan']
     """
-    kept, dropping = [], False
+    remaining, dropping = [], False
     for word in arguments:
         if word.startswith("--"):
             dropping = word.partition("=")[0] in names
         if not dropping:
-            kept.append(word)
-    return kept
+            remaining.append(word)
+    return remaining
 
 
 def report(arguments: list[str]) -> int:

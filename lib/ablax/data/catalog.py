@@ -44,7 +44,7 @@ class Entry:
 
 
 class Listing(NamedTuple):
-    """One line of `./launch.sh data list`."""
+    """An entry of `./launch.sh data list`."""
 
     name: str
     description: str
@@ -56,7 +56,7 @@ class Listing(NamedTuple):
 
 
 def listing(directory: Path | None = None, *, verify: bool = False) -> list[Listing]:
-    """One row a data set, by name; `verify` reads the files and compares their checksums."""
+    """An entry per data set, by name; `verify` reads the files and compares their checksums."""
     place = directory or data_directory()
     return [
         Listing(
@@ -95,7 +95,7 @@ def fetch(name: str, directory: Path | None = None) -> list[Path]:
 
 
 def _presence(entry: Entry, place: Path, *, verify: bool) -> str:
-    """Unpacked files count as present, but have no checksum to compare with."""
+    """Presence of a data set: yes, no, partly or corrupt; unpacked files have no checksum."""
     if not entry.files:
         return "yes"
     folder = place / entry.folder
@@ -202,7 +202,7 @@ DATASETS: dict[str, Entry] = {
     "diabetes": _bundled(
         bundled.diabetes, "progression after a year, 10 measurements (regression)", "442"
     ),
-    "xor": _generated(generated.xor, "the truth table of exclusive or", "4"),
+    "xor": _generated(generated.xor, "the truth table of XOR", "4"),
     "xor_clouds": _generated(
         partial(generated.xor, 400), "normal clouds around the points of xor", "400"
     ),

@@ -13,7 +13,7 @@ from ablax.errors import UserError
 
 
 def xor(n: int | None = None, noise: float = 0.2, seed: int = 0) -> Dataset:
-    """Exclusive or: the four points of the truth table, or `n` points around them.
+    """XOR: the four points of the truth table, or `n` points around them.
 
     Without `n` the table is the whole population, so it is its own test split, and
     `split(xor(), valid_size=0, seed=0)` trains on all of it.
@@ -72,8 +72,8 @@ def spirals(
     t = np.sqrt(1 - rng.random(n))
     angle = 2 * np.pi * (turns * t + y / arms)
     x = np.stack([t * np.cos(angle), t * np.sin(angle)], axis=1) + rng.normal(0, noise, (n, 2))
-    made = f"n={n}, noise={noise}, arms={arms}, turns={turns}, seed={seed}"
-    return _dataset("spirals", x, y, made)
+    parameters = f"n={n}, noise={noise}, arms={arms}, turns={turns}, seed={seed}"
+    return _dataset("spirals", x, y, parameters)
 
 
 def blobs(
@@ -90,8 +90,8 @@ def blobs(
     x, y, *_ = make_blobs(
         n, n_features=features, centers=centers, cluster_std=noise, random_state=seed
     )
-    made = f"n={n}, noise={noise}, centers={centers}, features={features}, seed={seed}"
-    return _dataset("blobs", x, y, f"scikit-learn make_blobs, {made}")
+    parameters = f"n={n}, noise={noise}, centers={centers}, features={features}, seed={seed}"
+    return _dataset("blobs", x, y, f"scikit-learn make_blobs, {parameters}")
 
 
 def separable(n: int = 200, margin: float = 0.5, features: int = 2, seed: int = 0) -> Dataset:
@@ -137,14 +137,14 @@ def _check(name: str, *, n: int, noise: float, seed: int, smallest: int = 2) -> 
 
 
 def _dataset(
-    name: str, x, y, made: str, scale_features: FeatureScale = "standardize", **more
+    name: str, x, y, parameters: str, scale_features: FeatureScale = "standardize", **more
 ) -> Dataset:
     return Dataset(
         name=name,
         x=np.asarray(x, np.float32),
         y=np.asarray(y, np.int32),
         problem="classification",
-        source=f"generated: {made}",
+        source=f"generated: {parameters}",
         classes=tuple(str(label) for label in range(int(np.max(y)) + 1)),
         scale_features=scale_features,
         **more,

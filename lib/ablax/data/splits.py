@@ -300,10 +300,10 @@ def _scaled(dataset: Dataset, pool: Split, test: Split) -> tuple[Split, Split, f
     """Features and regression targets in units of their standard deviation over the pool."""
     mean, std = np.zeros(()), np.ones(())
     if dataset.scale_features == "standardize":
-        mean, std = _statistics(pool.x)
+        mean, std = _mean_and_deviation(pool.x)
     target_mean, target_std = np.zeros(()), np.ones(())
     if dataset.problem == "regression":
-        target_mean, target_std = _statistics(pool.y)
+        target_mean, target_std = _mean_and_deviation(pool.y)
 
     def scale(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         return ((values - mean) / std).astype(np.float32)
@@ -316,7 +316,7 @@ def _scaled(dataset: Dataset, pool: Split, test: Split) -> tuple[Split, Split, f
     return scaled(pool), scaled(test), float(target_std)
 
 
-def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over examples; a constant counts as having deviation 1."""
     # float64 holds the sum of equal float32 values exactly, so a constant's deviation is 0.
     mean = values.mean(axis=0, dtype=np.float64)

@@ -325,7 +325,7 @@ def _numbers(path: Path, column: Column) -> np.ndarray | None:
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
-    """Numbers too large for float32 become infinite, which the callers refuse."""
+    """The numbers as float32; too large ones become infinite, which the callers refuse."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 

@@ -34,7 +34,7 @@ from ablax.engine.programs import (
     segment_function,
     unpack,
 )
-from ablax.engine.shapes import kept, start_of, training_data
+from ablax.engine.shapes import buffered, start_of, training_data
 from ablax.engine.slots import Readout, Slot, Status
 from ablax.engine.trials import stacked, take
 from ablax.task import Task, Trial
@@ -110,7 +110,7 @@ class Engine:
         task: what a trial does.
         example: any trial of the program; gives the shapes.
         mesh: the devices.
-        slots_per_device: a multiple of 16, so that no result depends on the slot (docs/architecture.md).
+        slots_per_device: a multiple of 16, so that no result depends on the slot.
         keep: bring the selected snapshots to the host with the finished trials.
         park: bring the whole slots of finished trials to the host, to go on from.
         compiler_options: of XLA.
@@ -141,7 +141,7 @@ class Engine:
         self._training = processes.put(training_data(task), self._whole)
         self._everything = {**self._training, "test": processes.put(task.data["test"], self._whole)}
         self._example = example
-        self.slots, self._retired, self._report = self._empty()
+        self.slots, self._retired, self._readout = self._empty()
         self.holds = np.full(self.n_slots, -1)
         self._buffer = _Buffer(mesh.size, slots_per_device)
         self._no_orders = self._put_orders(self._stay(), np.zeros(self.n_slots, bool), self._any())
@@ -189,17 +189,17 @@ class Engine:
         n_trials = len(trials.restart)
         queued = 0  # trials given a slot so far; they are taken in order
         self.holds = holds = np.full(self.n_slots, -1)
-        report = None  # of the segment before
+        readout = None  # of the segment before
         ended = np.empty(0, int)  # slots whose trial ended in the segment before
         while True:
             draining = queued == n_trials and len(ended) == np.sum(holds >= 0)
             if draining and len(ended) == 0:
                 break
             finished, place = None, self._stay()
-            if report is not None and len(ended):
+            if readout is not None and len(ended):
                 if not self._buffer.fits(ended):
                     finished = self.flush()
-                place[ended] = self._buffer.add(ended, holds[ended], report)
+                place[ended] = self._buffer.add(ended, holds[ended], readout)
                 holds[ended] = -1
             free = np.flatnonzero(holds < 0)[: n_trials - queued]
             holds[free] = np.arange(queued, queued + len(free))
@@ -210,13 +210,13 @@ class Engine:
                     self._advance(trials, place, free[:0], 0)
                     place = self._stay()
                 self._begin(trials, free[begun], starts)
-            report = self._advance(trials, place, free[~begun], 0 if draining else interval)
-            words, agreed = self._read(report, request())
-            report = unpack(words, self._report)
-            self._count(report, interval, waiting=queued < n_trials, draining=draining)
-            advanced = np.flatnonzero((holds >= 0) & (report.advanced > 0))
-            evaluated = _evaluated(report, holds, advanced) if len(advanced) else None
-            ended = np.flatnonzero((holds >= 0) & (report.status != Status.RUNNING))
+            readout = self._advance(trials, place, free[~begun], 0 if draining else interval)
+            words, agreed = self._read(readout, request())
+            readout = unpack(words, self._readout)
+            self._count(readout, interval, waiting=queued < n_trials, draining=draining)
+            advanced = np.flatnonzero((holds >= 0) & (readout.advanced > 0))
+            evaluated = _evaluated(readout, holds, advanced) if len(advanced) else None
+            ended = np.flatnonzero((holds >= 0) & (readout.status != Status.RUNNING))
             yield Boundary(evaluated, finished, agreed)
             if draining:
                 break
@@ -249,19 +249,19 @@ class Engine:
             filled = np.zeros(self.n_slots, bool)
             filled[fill] = True
             orders = self._put_orders(place, filled, take(trials, np.maximum(self.holds, 0)))
-        self.slots, self._retired, report = self._segment(
+        self.slots, self._retired, readout = self._segment(
             self.slots, self._retired, orders, np.int32(interval), self._training
         )
-        return report
+        return readout
 
-    def _read(self, report: Array, request: int) -> tuple[np.ndarray, int]:
+    def _read(self, readout: Array, request: int) -> tuple[np.ndarray, int]:
         """The words of all slots, and the largest request of all processes: one small program."""
         if not processes.many():
-            return np.asarray(report), request
+            return np.asarray(readout), request
         flags = jax.make_array_from_callback(
             (self.mesh.size,), sharded(self.mesh), lambda index: np.full(1, request, np.int32)
         )
-        words, flags = processes.gathered((report, flags), self._whole)
+        words, flags = processes.gathered((readout, flags), self._whole)
         return words, int(flags.max())
 
     def _begin(
@@ -299,10 +299,10 @@ class Engine:
         spread_rows = jax.tree.map(spread, stacked(list(rows.values())))
         return processes.put((where, spread_rows), sharded(self.mesh))
 
-    def _count(self, report: Readout, interval: int, *, waiting: bool, draining: bool) -> None:
+    def _count(self, readout: Readout, interval: int, *, waiting: bool, draining: bool) -> None:
         if draining:
             return
-        usage, busy = self.usage, int(report.advanced.sum())
+        usage, busy = self.usage, int(readout.advanced.sum())
         usage.segments += 1
         usage.slot_steps += self.n_slots * interval
         usage.busy_steps += busy
@@ -311,9 +311,9 @@ class Engine:
             usage.queued_busy_steps += busy
 
     def _empty(self) -> tuple[Slot, Slot, Readout]:
-        """Slots with nothing in them, an empty buffer, and the shapes of one slot's report."""
+        """Slots with nothing in them, an empty buffer, and the shapes of one slot's readout."""
         shapes = start_of(self.task, self._example)
-        _, report = jax.eval_shape(
+        _, readout = jax.eval_shape(
             partial(slot_functions.train, self.task), shapes, np.int32(0), self._training
         )
 
@@ -322,9 +322,9 @@ class Engine:
 
         slots, buffer = (
             processes.put(jax.tree.map(zeros, tree), sharded(self.mesh))
-            for tree in (shapes, kept(shapes, park=self.park))
+            for tree in (shapes, buffered(shapes, park=self.park))
         )
-        return slots, buffer, report
+        return slots, buffer, readout
 
     def _any(self) -> Trial:
         """Some trial for every slot."""
@@ -374,14 +374,14 @@ class _Buffer:
         more = np.bincount(slots // self.per_device, minlength=len(self.filled))
         return bool(np.all(self.filled + more <= self.per_device))
 
-    def add(self, slots: np.ndarray, index: np.ndarray, report: Readout) -> np.ndarray:
+    def add(self, slots: np.ndarray, index: np.ndarray, readout: Readout) -> np.ndarray:
         """Note the trials of these slots; return their places in their device's buffer."""
         place = np.empty(len(slots), np.int32)
         for i, device in enumerate(slots // self.per_device):
             place[i] = self.filled[device]
             self.filled[device] += 1
         self.at.append(slots // self.per_device * self.per_device + place)
-        ended = take((report.status, report.step, report.watch.best_step), slots)
+        ended = take((readout.status, readout.step, readout.watch.best_step), slots)
         self.rows.append((index, *ended))
         return place
 
@@ -393,9 +393,9 @@ class _Buffer:
         return at, finished
 
 
-def _evaluated(report: Readout, holds: np.ndarray, slots: np.ndarray) -> Evaluated:
-    metrics = {f"train/{name}": np.asarray(v)[slots] for name, v in report.train.items()}
-    metrics |= {f"valid/{name}": np.asarray(v)[slots] for name, v in report.valid.items()}
+def _evaluated(readout: Readout, holds: np.ndarray, slots: np.ndarray) -> Evaluated:
+    metrics = {f"train/{name}": np.asarray(v)[slots] for name, v in readout.train.items()}
+    metrics |= {f"valid/{name}": np.asarray(v)[slots] for name, v in readout.valid.items()}
     return Evaluated(
-        holds[slots], np.asarray(report.step)[slots], np.asarray(report.advanced)[slots], metrics
+        holds[slots], np.asarray(readout.step)[slots], np.asarray(readout.advanced)[slots], metrics
     )

@@ -46,7 +46,7 @@ def keep_compiled() -> None:
 
 
 def instruction_sets() -> list[str]:
-    """Those of this machine's processor that decide what vector code is compiled to."""
+    """Instruction sets of this processor that decide what vector code is compiled to."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -66,12 +66,12 @@ def mesh_of(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The leading axis is split over the devices."""
+    """The sharding that splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds a copy."""
+    """The sharding with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

@@ -86,7 +86,7 @@ def decided(decide: Callable[[], Any]) -> Any:
 
 
 def _broadcast(text: bytes) -> bytes:
-    """The first host's bytes, on every process."""
+    """The first process's bytes, in every process."""
     from jax.experimental import multihost_utils
 
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int
 
 from ablax.engine import slots as slot_functions
 from ablax.engine.mesh import AXIS
-from ablax.engine.shapes import kept
+from ablax.engine.shapes import buffered
 from ablax.engine.slots import Readout, Slot, Status
 from ablax.task import Task, Trial
 
@@ -30,19 +30,19 @@ class Orders(NamedTuple):
 
 
 def segment_function(task: Task, mesh: Mesh, *, park: bool = False) -> Callable:
-    """(slots, retired, orders, interval, data) -> (slots, retired, packed report), sharded."""
+    """(slots, retired, orders, interval, data) -> (slots, retired, packed readout), sharded."""
 
     def on_device(
         slots: Slot, retired: Slot, orders: Orders, interval: Array, data: Any
     ) -> tuple[Slot, Slot, Array]:
         leaving = orders.place < len(orders.place)
-        leavers = kept(slots, park=park)
+        leavers = buffered(slots, park=park)
         retired = _if_any(leaving, lambda: _retire(leavers, retired, orders), retired)
         slots = slots._replace(status=jnp.where(leaving, Status.EMPTY, slots.status))
         slots = _if_any(orders.fill, lambda: _refill(task, slots, orders, data), slots)
         train = jax.vmap(partial(slot_functions.train, task), in_axes=(0, None, None))
-        slots, report = train(slots, interval, data)
-        return slots, retired, _pack(report)
+        slots, readout = train(slots, interval, data)
+        return slots, retired, _pack(readout)
 
     split, whole = PartitionSpec(AXIS), PartitionSpec()
     return jax.shard_map(
@@ -54,17 +54,17 @@ def segment_function(task: Task, mesh: Mesh, *, park: bool = False) -> Callable:
     )
 
 
-def _pack(report: Readout) -> Int[Array, "scalars slots"]:
+def _pack(readout: Readout) -> Int[Array, "scalars slots"]:
     """The bits of all scalars in one array: reading a dozen sharded ones takes a millisecond."""
     leaves = [
         leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-        for leaf in jax.tree.leaves(report)
+        for leaf in jax.tree.leaves(readout)
     ]
     return jnp.stack([jax.lax.bitcast_convert_type(leaf, jnp.int32) for leaf in leaves])
 
 
 def unpack(words: np.ndarray, like: Readout) -> Readout:
-    """The report, of NumPy arrays, with the structure of `like`."""
+    """The readout as NumPy arrays, with the structure of `like`."""
     leaves, structure = jax.tree.flatten(like)
     rows = [
         row.view(np.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else row

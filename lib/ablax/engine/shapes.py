@@ -20,7 +20,7 @@ def start_of(task: Task, trial: Trial) -> Slot:
 def bytes_per_slot(task: Task, trial: Trial) -> int:
     """Bytes of one slot and its place in the buffer, by shapes alone: nothing is computed."""
     slot = start_of(task, trial)
-    leaves = jax.tree.leaves((slot, kept(slot, park=False)))
+    leaves = jax.tree.leaves((slot, buffered(slot, park=False)))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
@@ -38,6 +38,6 @@ def training_data(task: Task) -> dict[str, Any]:
     return {name: split for name, split in task.data.items() if name != "test"}
 
 
-def kept(slot: Slot, *, park: bool) -> Slot:
+def buffered(slot: Slot, *, park: bool) -> Slot:
     """Part of a finished trial that goes to the buffer; with `park`, all it can resume from."""
     return slot if park else slot._replace(state=(), watch=(), memory=(), status=())  # type: ignore[arg-type]

@@ -159,19 +159,19 @@ def evaluate(task: Task, slot: Slot, tally: Tally, view: Mapping) -> tuple[Slot,
         best=best,
         memory=memory,
     )
-    report = Readout(slot.status, trial.step, watch, tally.steps.astype(jnp.int32), train, valid)
-    return slot, report
+    readout = Readout(slot.status, trial.step, watch, tally.steps.astype(jnp.int32), train, valid)
+    return slot, readout
 
 
 def final(task: Task, variables: Any, trial: Trial, data: Mapping[str, Any]) -> dict[str, Array]:
     """All that is kept of a finished trial: every split's metrics, and its measures."""
     view = task.view(trial, data)
-    kept = {
+    measured = {
         f"{split}/{name}": value
         for split in ("train", "valid", "test")
         for name, value in means(task.evaluate(variables, trial, view[split])).items()
     }
-    return kept | (task.measure(variables, trial) if task.measure is not None else {})
+    return measured | (task.measure(variables, trial) if task.measure is not None else {})
 
 
 def _select(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

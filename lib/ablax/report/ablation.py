@@ -49,7 +49,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A line of the ablation table: a baseline, or a method at the strength that was chosen.
+    """A row of the ablation table: a baseline, or a method at the strength that was chosen.
 
     Attributes:
         group: the method.
@@ -124,7 +124,7 @@ def _compared(baseline: str, differences: np.ndarray, sign: int, level: float) -
 
 
 def _corrected(rows: Sequence[AblationRow], level: float) -> list[AblationRow]:
-    """The rows with their p-values corrected for each other."""
+    """The rows with their p-values adjusted by Holm's method."""
     corrected = iter(holm([row.versus.p for row in rows if row.versus is not None]))
     lines = []
     for row in rows:

@@ -153,8 +153,8 @@ def _lines(study: Study, fields: Sequence[str]) -> dict[str, dict[str, dict[str,
                 for method, members in lines.items()
                 if len({study.settings[member][field] for member in members}) > 1
             }
-    kept = {model: {f: lines for f, lines in row.items() if lines} for model, row in rows.items()}
-    return {model: row for model, row in kept.items() if row}
+    some = {model: {f: lines for f, lines in row.items() if lines} for model, row in rows.items()}
+    return {model: row for model, row in some.items() if row}
 
 
 def _strength_panel(ax: Axes, study: Study, field: str, lines: Mapping[str, list[str]]) -> None:

@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 SPLITS = {"train": "training", "valid": "validation"}
-"""Those that curves are of, in words."""
+"""The splits that have curves, in words."""
 
 STYLE = {
     "axes.grid": True,

@@ -46,7 +46,7 @@ class Interval:
         estimate: of the statistic.
         low, high: the ends; NaN where there is no interval.
         n: values that it is over.
-        method: how the ends were found; "none" if they were not.
+        method: how the ends were interval; "none" if they were not.
     """
 
     estimate: float
@@ -122,8 +122,8 @@ def paired_difference(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Int
 def unpaired_difference(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Interval:
     """Welch's interval of mean(a) − mean(b), for restarts that share nothing; n is the smaller.
 
-    >>> found = unpaired_difference(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0]))
-    >>> found.estimate, round(found.low, 3), found.method
+    >>> interval = unpaired_difference(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0]))
+    >>> interval.estimate, round(interval.low, 3), interval.method
     (1.0, -1.267, 'Welch')
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -201,8 +201,8 @@ def bootstrap_interval(
     Source: Efron 1987, "Better bootstrap confidence intervals".
 
     >>> values = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 17.0])
-    >>> found = bootstrap_interval(values, median)
-    >>> found.estimate, found.method, found == bootstrap_interval(values, median)
+    >>> interval = bootstrap_interval(values, median)
+    >>> interval.estimate, interval.method, interval == bootstrap_interval(values, median)
     (6.0, 'BCa', True)
     """
     values = np.asarray(values, np.float64)
@@ -242,8 +242,8 @@ def share_interval(successes: float, n: int, level: float = LEVEL) -> Interval:
         successes: of n; halves are fine, for ties.
         n: tries.
 
-    >>> found = share_interval(16, 16)
-    >>> found.estimate, round(found.low, 3), found.high
+    >>> interval = share_interval(16, 16)
+    >>> interval.estimate, round(interval.low, 3), interval.high
     (1.0, 0.794, 1.0)
     """
     if not n:
@@ -304,7 +304,7 @@ def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values corrected for being several: the chance that any is wrong stays below the level.
+    """p-values adjusted for multiple comparisons: the chance of any error stays below the level.
 
     The i-th smallest of m is multiplied by m − i + 1, and is no less than any before it. NaN
     stays NaN, and is not counted.

@@ -43,7 +43,7 @@ class TableRow:
 @dataclass(frozen=True)
 class Printed:
     titles: tuple[str, ...]
-    lines: tuple[TableRow, ...]
+    rows: tuple[TableRow, ...]
     caption: str
 
 
@@ -209,7 +209,9 @@ def ablation_caption(study: Study, rows: Sequence[AblationRow]) -> str:
             "judged by a choice it had a part in."
         )
         if changes:
-            sentences.append(f"The other restarts choose another strength for some restarts of {changes}.")
+            sentences.append(
+                f"The other restarts choose another strength for some restarts of {changes}."
+            )
     for what, intervals in [
         ("median", [row.median for row in rows]),
         ("interquartile mean", [row.interquartile_mean for row in rows]),
@@ -278,9 +280,9 @@ def _number(value: float, link: str) -> Cell:
 
 def narrow(printed: Printed) -> Printed:
     """The columns that a paper has room for."""
-    kept = [i for i, title in enumerate(printed.titles) if title not in ONLY_ON_THE_PAGE]
-    titles = tuple(printed.titles[i] for i in kept)
-    lines = [replace(line, cells=tuple(line.cells[i] for i in kept)) for line in printed.lines]
+    columns = [i for i, title in enumerate(printed.titles) if title not in ONLY_ON_THE_PAGE]
+    titles = tuple(printed.titles[i] for i in columns)
+    lines = [replace(line, cells=tuple(line.cells[i] for i in columns)) for line in printed.rows]
     return Printed(titles, tuple(lines), printed.caption)
 
 
@@ -290,7 +292,7 @@ ONLY_ON_THE_PAGE = {"better at", "effect size", "median", "interquartile mean", 
 def markdown(printed: Printed) -> str:
     """The table as Markdown."""
     lines = [markdown_row(map(plain, printed.titles)), "|" + "---|" * len(printed.titles)]
-    for line in printed.lines:
+    for line in printed.rows:
         texts = [(plain(cell.text), cell.bold and cell.text) for cell in line.cells]
         lines.append(markdown_row(f"**{text}**" if bold else text for text, bold in texts))
     return "\n".join(lines) + "\n"
@@ -315,7 +317,7 @@ _MARKUP = re.compile(r"[\\`*<\[\]|~&]|(?<![^\W_])_|_(?![^\W_])")
 
 def latex(printed: Printed) -> str:
     r"""The table for a paper, a tabular; needs \usepackage{booktabs}."""
-    columns = zip(*(line.cells for line in printed.lines), strict=True)
+    columns = zip(*(line.cells for line in printed.rows), strict=True)
     sides = ["r" if any(c.sort is not None for c in column) else "l" for column in columns]
     lines = [
         r"% \usepackage{booktabs}",
@@ -323,7 +325,7 @@ def latex(printed: Printed) -> str:
         r"\toprule",
         "{}" + " & ".join(map(_tex, printed.titles)) + r" \\",
     ]
-    for line in printed.lines:
+    for line in printed.rows:
         if line.rule:
             lines.append(r"\midrule")
         cells = [rf"\textbf{{{_tex(c.text)}}}" if c.bold else _tex(c.text) for c in line.cells]

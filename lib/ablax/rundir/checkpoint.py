@@ -20,7 +20,8 @@ from ablax.engine import processes
 from ablax.errors import UserError
 
 PLACE = "checkpoints"
-KEPT = 2
+MOST = 2
+"""Checkpoints that stay, the one in writing included."""
 SEAL = "seal.json"
 UNSEALED = (SEAL, "_CHECKPOINT_METADATA")  # Orbax adds the time of the commit to the latter
 
@@ -56,7 +57,7 @@ class Checkpoints:
         return time.monotonic() - self._last >= self.seconds
 
     def save(self, arrays: Mapping[str, Any], host: Mapping[str, Any]) -> None:
-        """Copy the arrays, and write them in the background. Every host must call it.
+        """Copy the arrays, and write them in the background. Every process must call it.
 
         Raises:
             UserError: the checkpoint before this one could not be written.
@@ -101,24 +102,24 @@ class Checkpoints:
             self._writer = None
 
     def remove(self) -> None:
-        """Nothing is left to go on from."""
+        """Remove all checkpoints: nothing is left to go on from."""
         self.wait()
         if processes.first():
             clear(self.place, after=None)
 
     def _seal(self) -> None:
-        """On the first host, when all is written and before the rename that commits it."""
+        """Seal the checkpoint, in the first process, once all is written, before it is committed."""
         unnamed = self.place.glob(f"{self._writing.name}.orbax-checkpoint-tmp*")
         where = next(unnamed, self._writing)
         (where / SEAL).write_text(json.dumps(_checksums(where)))
-        for older in numbered(self.place)[: -(KEPT - 1)]:  # the one in writing is not among them
+        for older in numbered(self.place)[: -(MOST - 1)]:  # the one in writing is not among them
             shutil.rmtree(self.place / f"{older:06d}", ignore_errors=True)
 
 
 def _unwritten(path: Path, error: Exception) -> Exception:
     """Error to raise instead: the layers below raise almost anything when a disk is full."""
     if processes.many() and not isinstance(error, OSError) and "OS error" not in str(error):
-        return error  # not the disk: another host has died
+        return error  # not the disk: another process has died
     return UserError(
         f"cannot write the checkpoint {path}: {error}\n"
         "what the last checkpoint holds is kept: make room, then rerun the same command to resume"

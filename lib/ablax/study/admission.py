@@ -190,7 +190,7 @@ def changed_conditions(
 def refuse_foreign(
     plan: Plan, rounds: RoundTrials, rows: pd.DataFrame, held: set[str], directory: Path
 ) -> None:
-    """A trial that the plan does not have means that this is another study's place.
+    """Refuse a directory that holds trials of another study: some that the plan does not have.
 
     Args:
         plan: of this launch.

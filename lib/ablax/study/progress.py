@@ -62,7 +62,7 @@ class Progress:
             self._bar.stop()
 
     def extend(self, trials: int, steps: int) -> None:
-        """There is more to do: trials, and the steps that they make at most.
+        """Add trials, and the steps that they make at most, to the total.
 
         Progress is counted in steps, because trials finish in waves.
         """
@@ -72,7 +72,7 @@ class Progress:
             self._bar.update(self._task, total=self.steps)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
         else:

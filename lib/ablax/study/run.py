@@ -70,7 +70,7 @@ class Run:
         return SAVE if self.checkpoints.due() else GO_ON
 
     def finished(self) -> pd.DataFrame:
-        """The rows of all finished trials, on every host."""
+        """The rows of all finished trials, in every process."""
         if not processes.many():
             return self.store.read("trials")
         return pd.DataFrame(processes.decided(lambda: self.store.read("trials").to_dict("list")))

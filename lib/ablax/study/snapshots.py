@@ -61,7 +61,7 @@ class Snapshots:
         return float(np.nan_to_num(self.objective.sign * value, nan=-np.inf, neginf=-np.inf))
 
     def complete(self) -> None:
-        """Finish what a launch that was cut off had begun to replace; on one host alone."""
+        """Finish what a launch that was cut off had begun to replace; in one process alone."""
         _complete_replacement(self.place)
 
     def read(self) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -81,23 +81,23 @@ class Snapshots:
             return
         self.complete()
         rank = {trial: i for i, trial in enumerate(points)}
-        kept: dict[str, tuple[float, str, Any]] = {}  # point or trial -> (value, trial, tree)
+        selected: dict[str, tuple[float, str, Any]] = {}  # point or trial -> (value, trial, tree)
         for trials, tree in self.read():
             for i, trial in enumerate(trials):
                 if trial not in points:
                     continue
                 key = trial if self.keep == "all" else points[trial]
-                value, held = float(tree["value"][i]), kept.get(key)
+                value, held = float(tree["value"][i]), selected.get(key)
                 # The same trial again has been trained again, and that is the one that counts.
                 if (
                     held is None
                     or held[1] == trial
                     or (self._merit(value), -rank[trial]) > (self._merit(held[0]), -rank[held[1]])
                 ):
-                    kept[key] = (value, trial, take(tree["variables"], i))
-        if not kept:  # their children's are better, and come later
+                    selected[key] = (value, trial, take(tree["variables"], i))
+        if not selected:  # their children's are better, and come later
             return
-        ordered = sorted(kept.values(), key=lambda entry: rank[entry[1]])
+        ordered = sorted(selected.values(), key=lambda entry: rank[entry[1]])
         values, trials, trees = zip(*ordered, strict=True)
         words = [divmod(int(trial, 16), 2**32) for trial in trials]
         item = {

@@ -129,7 +129,7 @@ def connect(where: Where) -> bool:
 
 
 def _refuse_taken_port(coordinator: str) -> None:
-    """JAX crashes the process where it cannot listen."""
+    """Refuse a port that is taken: JAX crashes the process where it cannot listen."""
     port = int(coordinator.rpartition(":")[2])
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Several processes on this machine: start them, forward signals, and let none outlive another."""
+"""Several processes on this machine: start them, pass SIGTERM on, and let none outlive another."""
 
 import contextlib
 import os
