@@ -177,13 +177,13 @@ CLAIMS = [
     ),
     ax.Claim(
         "nesterov-is-better-at-high-momentum",
-        "With the full batch at high momentum, Nesterov's reaches a lower loss than the heavy ball.",
+        "With full batches and high momentum, Nesterov's form has a lower loss than Polyak's.",
         "Sutskever et al. 2013",
         *(loss[f"{FULL}, nesterov {b:g}"] < loss[f"{FULL}, momentum {b:g}"] for b in MOMENTA[2:]),
     ),
     ax.Claim(
         "nesterov-is-better-by-small-batches",
-        "With small batches at high momentum, Nesterov's reaches a lower loss than the heavy ball.",
+        "With small batches and high momentum, Nesterov's form has a lower loss than Polyak's.",
         "our own question",
         *(loss[f"nesterov {beta:g}"] < loss[f"momentum {beta:g}"] for beta in MOMENTA[2:]),
     ),

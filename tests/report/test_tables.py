@@ -323,7 +323,7 @@ def test_exactly_the_level_is_significant(tmp_path):
 
 @pytest.mark.parametrize(
     ("restarts_needed", "shown"),
-    [(NAN, ""), (math.inf, "no difference to settle"), (25.0, "21"), (12_004.0, "12,000")],
+    [(NAN, ""), (math.inf, "no measured difference"), (25.0, "21"), (12_004.0, "12,000")],
 )
 def test_more_restarts_are_beyond_those_there_are(restarts_needed, shown, tmp_path):
     table = write(tmp_path, [BASE, WEAK], random_trials([BASE, WEAK]))

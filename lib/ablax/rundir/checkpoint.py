@@ -108,7 +108,7 @@ class Checkpoints:
             clear(self.place, after=None)
 
     def _seal(self) -> None:
-        """Seal the checkpoint, in the first process, once all is written, before it is committed."""
+        """Seal the checkpoint, in the first process, between its last write and its commit."""
         unnamed = self.place.glob(f"{self._writing.name}.orbax-checkpoint-tmp*")
         where = next(unnamed, self._writing)
         (where / SEAL).write_text(json.dumps(_checksums(where)))
