@@ -70,11 +70,10 @@ def write_parquet(path: Path, table: pd.DataFrame | pa.Table) -> None:
     if isinstance(table, pd.DataFrame):
         table = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     # One type for text: which one pandas gives depends on where a column has been before.
-    plain = [
-        field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
-        for field in table.schema
-    ]
-    table = table.cast(pa.schema(plain))
+    for i, field in enumerate(table.schema):
+        if pa.types.is_large_string(field.type):
+            text = table.column(i).cast(pa.string())
+            table = table.set_column(i, field.with_type(pa.string()), text)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -308,7 +307,13 @@ def read_parquet(path: Path) -> pd.DataFrame:
     return _read_table(path).to_pandas(integer_object_nulls=True)
 
 
-def _read_table(path: Path, read: Callable[[Path], Any] = pq.read_table) -> Any:
+def _rows(path: Path) -> pa.Table:
+    """A file's rows, without the search for further files that `pq.read_table` begins with."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
+
+
+def _read_table(path: Path, read: Callable[[Path], Any] = _rows) -> Any:
     try:
         return read(path)
     except (OSError, pa.ArrowInvalid) as error:
