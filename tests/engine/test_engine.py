@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ablax.engine import engine, shapes
+from ablax.engine import engine
 from ablax.engine.engine import Engine, Inherited
 from ablax.engine.mesh import mesh_of
+from ablax.engine.shapes import Solo
 from ablax.engine.slots import Status
 from ablax.engine.trials import take, trials_of
 from ablax.metrics import Metric
@@ -598,7 +599,7 @@ def test_bytes_per_slot_are_those_of_its_arrays():
     scalars = len(jax.tree.leaves(trial))
     # state, best and buffered best of width 3; the trial twice; watch (3) and status.
     expected = 4 * (3 * 3 + 2 * scalars + 3 + 1)
-    assert shapes.bytes_per_slot(quadratic(), trial) == expected
+    assert Solo(quadratic(), trial).bytes_per_slot == expected
 
 
 def test_events_say_how_far_each_trial_advanced(quad):

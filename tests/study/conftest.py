@@ -7,6 +7,7 @@ import pytest
 
 from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
+from ablax.engine.shapes import Solo
 from ablax.study import plan
 from ablax.study import run as launched
 from tests.study.launches import counted, long_plan, train
@@ -21,14 +22,14 @@ def _one_device() -> Iterator[None]:
 
 
 PROGRAMS: dict[tuple, tuple] = {}
-TEXTS: dict[int, tuple] = {}
+SOLOS: dict[tuple, tuple] = {}
 """Keyed by a task's id; the task is kept beside, so that no other one gets the same id."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_once() -> Iterator[None]:
-    """Launches of the same task share its compiled programs and its StableHLO."""
-    compile, solo_hlo = Engine._compile, plan.solo_hlo
+    """Plans and launches of the same task share its compiled programs and its trace."""
+    compile = Engine._compile
 
     def compiled(self, name, function, *arguments):
         structure = jax.tree.structure(arguments)
@@ -41,14 +42,15 @@ def _compiled_once() -> Iterator[None]:
         self.usage.compile_seconds[name], self.usage.memory_bytes[name] = used
         return program
 
-    def text(task, example):
-        if id(task) not in TEXTS:
-            TEXTS[id(task)] = solo_hlo(task, example), task
-        return TEXTS[id(task)][0]
+    def solo(task, example):
+        key = id(task), jax.tree.structure(example)
+        if key not in SOLOS:
+            SOLOS[key] = Solo(task, example), task
+        return SOLOS[key][0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "_compile", compiled)
-        patch.setattr(plan, "solo_hlo", text)
+        patch.setattr(plan, "Solo", solo)
         yield
 
 

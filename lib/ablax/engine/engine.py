@@ -15,7 +15,6 @@ were interrupted or parked, `adopt` starts trials from the snapshots of their pa
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from ablax.engine import processes
-from ablax.engine import slots as slot_functions
 from ablax.engine.mesh import replicated, sharded
 from ablax.engine.programs import (
     Orders,
@@ -34,7 +32,7 @@ from ablax.engine.programs import (
     segment_function,
     unpack,
 )
-from ablax.engine.shapes import buffered, start_of, training_data
+from ablax.engine.shapes import Solo, buffered, training_data
 from ablax.engine.slots import Readout, Slot, Status
 from ablax.engine.trials import stacked, take
 from ablax.task import Task, Trial
@@ -114,6 +112,7 @@ class Engine:
         keep: bring the selected snapshots to the host with the finished trials.
         park: bring the whole slots of finished trials to the host, to go on from.
         compiler_options: of XLA.
+        solo: the program of one trial, where it has been traced already.
 
     Attributes:
         slots: as they are on the devices.
@@ -130,6 +129,7 @@ class Engine:
         keep: bool = False,
         park: bool = False,
         compiler_options: dict[str, Any] | None = None,
+        solo: Solo | None = None,
     ):
         self.task, self.mesh, self.per_device = task, mesh, slots_per_device
         self.keep, self.park = keep, park
@@ -141,7 +141,7 @@ class Engine:
         self._training = processes.put(training_data(task), self._whole)
         self._everything = {**self._training, "test": processes.put(task.data["test"], self._whole)}
         self._example = example
-        self.slots, self._retired, self._readout = self._empty()
+        self.slots, self._retired, self._readout = self._empty(solo or Solo(task, example))
         self.holds = np.full(self.n_slots, -1)
         self._buffer = _Buffer(mesh.size, slots_per_device)
         self._no_orders = self._put_orders(self._stay(), np.zeros(self.n_slots, bool), self._any())
@@ -310,21 +310,17 @@ class Engine:
             usage.queued_slot_steps += self.n_slots * interval
             usage.queued_busy_steps += busy
 
-    def _empty(self) -> tuple[Slot, Slot, Readout]:
+    def _empty(self, solo: Solo) -> tuple[Slot, Slot, Readout]:
         """Slots with nothing in them, an empty buffer, and the shapes of one slot's readout."""
-        shapes = start_of(self.task, self._example)
-        _, readout = jax.eval_shape(
-            partial(slot_functions.train, self.task), shapes, np.int32(0), self._training
-        )
 
         def zeros(shape: jax.ShapeDtypeStruct) -> np.ndarray:
             return np.zeros((self.n_slots, *shape.shape), shape.dtype)
 
         slots, buffer = (
             processes.put(jax.tree.map(zeros, tree), sharded(self.mesh))
-            for tree in (shapes, buffered(shapes, park=self.park))
+            for tree in (solo.slot, buffered(solo.slot, park=self.park))
         )
-        return slots, buffer, readout
+        return slots, buffer, solo.readout
 
     def _any(self) -> Trial:
         """Some trial for every slot."""

@@ -1,6 +1,6 @@
 """Shapes of a trial's slot, and its program as text: nothing here compiles or computes."""
 
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -12,25 +12,34 @@ from ablax.engine.slots import Readout, Slot
 from ablax.task import Task, Trial
 
 
-def start_of(task: Task, trial: Trial) -> Slot:
-    """The shapes of a slot with a fresh trial in it: nothing is computed."""
-    return jax.eval_shape(partial(slots.fill, task), trial, training_data(task))
+class Solo:
+    """The start, a segment and an evaluation of one trial alone, traced once.
 
+    Attributes:
+        slot: shapes of a slot with a trial in it.
+        readout: shapes of what a segment says of the trial.
+    """
 
-def bytes_per_slot(task: Task, trial: Trial) -> int:
-    """Bytes of one slot and its place in the buffer, by shapes alone: nothing is computed."""
-    slot = start_of(task, trial)
-    leaves = jax.tree.leaves((slot, buffered(slot, park=False)))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    slot: Slot
+    readout: Readout
 
+    def __init__(self, task: Task, trial: Trial):
+        def solo(trial: Trial, interval: Array, data: Any) -> tuple[Slot, Readout]:
+            return slots.train(task, slots.fill(task, trial, data), interval, data)
 
-def solo_hlo(task: Task, trial: Trial) -> str:
-    """StableHLO of one trial's start, segment and evaluation: what a program is, as text."""
+        self._traced = jax.jit(solo).trace(trial, np.int32(1), training_data(task))
+        self.slot, self.readout = self._traced.out_info
 
-    def solo(trial: Trial, interval: Array, data: Any) -> tuple[Slot, Readout]:
-        return slots.train(task, slots.fill(task, trial, data), interval, data)
+    @property
+    def bytes_per_slot(self) -> int:
+        """Bytes of one slot and its place in the buffer."""
+        leaves = jax.tree.leaves((self.slot, buffered(self.slot, park=False)))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
-    return jax.jit(solo).lower(trial, np.int32(1), training_data(task)).as_text()
+    @cached_property
+    def stablehlo(self) -> str:
+        """The program as text, whatever the slots and the devices are."""
+        return self._traced.lower().as_text()
 
 
 def training_data(task: Task) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ablax.config import STREAMS, canonical, field_specs, statics_of, validate
 from ablax.engine.mesh import device_kind, memory_per_device, slots_per_device
-from ablax.engine.shapes import bytes_per_slot, solo_hlo
+from ablax.engine.shapes import Solo
 from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError, flag_of
 from ablax.experiment import SIGNIFICANCE, Experiment
@@ -84,7 +84,7 @@ class Program:
     task: Task
     points: tuple[Point, ...]
     identity: Identity
-    bytes_per_slot: int
+    solo: Solo
     slots_per_device: int
 
     @property
@@ -107,7 +107,7 @@ class Program:
     @cached_property
     def stablehlo(self) -> str:
         """A hash of one trial's program alone: whatever the slots and the devices are."""
-        return _digest(solo_hlo(self.task, self.example))
+        return _digest(self.solo.stablehlo)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def make_plan(
     for members in by_statics.values():
         task = experiment.task(statics_of(members[0].config))
         example = take(trials_of([members[0].config], [0], seed), 0)
-        size = bytes_per_slot(task, example)
+        solo = Solo(task, example)
         n_trials = len(members) * restarts
         programs.append(
             Program(
@@ -255,9 +255,11 @@ def make_plan(
                 task=task,
                 points=tuple(members),
                 identity=Identity(seed, task.version, task.fingerprint),
-                bytes_per_slot=size,
+                solo=solo,
                 slots_per_device=slots
-                or slots_per_device(n_trials, jax.device_count(), size, memory_per_device()),
+                or slots_per_device(
+                    n_trials, jax.device_count(), solo.bytes_per_slot, memory_per_device()
+                ),
             )
         )
     rounds: Rounds = OneRound(points, restarts)
@@ -350,7 +352,7 @@ def describe(plan: Plan) -> dict[str, str]:
         slots = program.slots_per_device
         lines[f"program {program.name}"] = (
             f"{len(program.points) * plan.restarts:,} trials in {slots} × {plan.devices} slots, "
-            f"{program.bytes_per_slot:,} bytes per slot"
+            f"{program.solo.bytes_per_slot:,} bytes per slot"
         )
     notes = dict.fromkeys(note for program in plan.programs for note in program.task.notes)
     return lines | {f"data {i}" if i else "data": note for i, note in enumerate(notes)}

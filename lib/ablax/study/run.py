@@ -16,7 +16,6 @@ from flax.serialization import from_state_dict
 from ablax.engine import processes
 from ablax.engine.engine import Boundary, Engine, Inherited, Usage
 from ablax.engine.mesh import fitting_slots, memory_per_device, mesh_of
-from ablax.engine.shapes import start_of
 from ablax.engine.slots import Slot, Status
 from ablax.engine.trials import take, trials_of
 from ablax.errors import UserError
@@ -185,6 +184,7 @@ def _engine(run: Run, program: Program) -> Engine:
             keep=run.keep != "none",
             park=run.plan.rounds.gives == "state",
             compiler_options=autotuned(run.directory),
+            solo=program.solo,
         )
         needed = runner.bytes_per_device
         fitting = processes.decided(partial(fitting_slots, slots, needed, memory_per_device()))
@@ -265,7 +265,7 @@ def _snapshots(run: Run, parents: set[str]) -> dict[str, Any]:
     """{trial: its selected snapshot} of parents, of whatever program they are."""
     snapshots_by_trial = {}
     for program in run.plan.programs:
-        like = start_of(program.task, program.example).best
+        like = program.solo.slot.best
         snapshots = Snapshots("all", run.store, program)
         processes.decided(snapshots.complete)
         for trials, tree in snapshots.read():
