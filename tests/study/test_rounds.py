@@ -532,7 +532,7 @@ def test_killed_at_any_write_and_launched_again(
     """`clean`: what a launch removes and compacts on its way is done."""
     event = first
     while killed(halved_plan, directory := tmp_path / f"{event}", event, minutes, clean=clean):
-        result = study.train(halved_plan, directory, checkpoint_minutes=minutes)
+        result = study.train(halved_plan, directory)
         assert result.missing == 0
         assert tables(directory) == tables(halved), event
         assert not (directory / "parts").exists()
@@ -710,7 +710,7 @@ def test_children_of_snapshots_killed_at_any_write(
 ):
     event = 2
     while killed(transfer, directory := tmp_path / f"{event}", event, minutes, clean=True):
-        assert study.train(transfer, directory, checkpoint_minutes=minutes).missing == 0
+        assert study.train(transfer, directory).missing == 0
         assert tables(directory) == tables(transferred), event
         assert variables_of(directory, transfer) == variables_of(transferred, transfer)
         event += stride
