@@ -234,7 +234,7 @@ DESCRIPTION = "\n\n".join(
     ["Does it help?", "Ten points of\ntwo lines.", SOURCE, "Command: ./launch.sh toy", "It helps."]
 )
 EXPECTED = "Expected: accuracy 0.61 with & 0.51 without."
-WHOLE = [*DESCRIPTION.split("\n\n"), EXPECTED]
+WHOLE = ["Does it help?", "Ten points of\ntwo lines.", SOURCE, "It helps.", EXPECTED]
 
 
 def about(study, description=DESCRIPTION, expected=EXPECTED):

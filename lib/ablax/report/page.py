@@ -106,9 +106,11 @@ def description(study: Study, experiment: Experiment) -> list[str]:
     """The paragraphs about an experiment that are true of this study.
 
     The question and the source always are. The rest describes the default preset on its own data,
-    and is left out where flags or another preset changed what was trained.
+    and is left out where flags or another preset changed what was trained. The command is that of
+    the study, which stands with its provenance.
     """
     question, *others = experiment.description.split("\n\n")
+    others = [text for text in others if not text.startswith("Command:")]
     if study.manifest.get("preset") != "default":
         return [question, *(text for text in others if text.startswith("Source:"))]
     return [question, *others, *([experiment.expected] if experiment.expected else [])]
