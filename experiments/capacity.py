@@ -113,7 +113,7 @@ def complexity_figure(study: ax.Study):
     figure, panels = plot.panels(len(shown), width=4.2, sharey=True)
     for panel, point in zip(panels, shown, strict=True):
         ax.charts.complexity(panel, study, point, "loss")
-    return plot.captioned(figure, f"Loss with {noise:.0%} random labels: a thin line a restart.")
+    return plot.captioned(figure, f"Loss with {noise:.0%} random labels: one line per restart.")
 
 
 FIGURES = {

@@ -163,7 +163,7 @@ def descent_figure(study: ax.Study):
             panel.plot([], [], color=colour, label=f"learning rate {rate:g}")
         panel.set(title=dataset, xlabel="steps", ylabel="training cross-entropy", yscale="log")
         plot.legend(panel)
-    return plot.captioned(figure, "From every start to one error, or past it; a line a restart.")
+    return plot.captioned(figure, "From every start to one error, or past it: a line per restart.")
 
 
 def log_loss_figure(_: ax.Study):

@@ -110,7 +110,7 @@ def distances(study: ax.Study, a: str, b: str) -> np.ndarray:
 
 
 def distance_figure(study: ax.Study):
-    """How far apart penalty and decay end against λ, a line an optimizer."""
+    """How far apart penalty and decay end against λ, one line per optimizer."""
     compared = {name: pairs(study, name) for name in RATES}
     if not any(compared.values()):
         raise ax.Missing("no penalty is there with its decay")

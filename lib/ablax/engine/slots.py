@@ -23,7 +23,7 @@ class Status(enum.IntEnum):
     RUNNING = 1
     DONE = 2  # all its steps (of its round, where there are several)
     STOPPED = 3  # patience exhausted, solved, or by the task's own rule
-    DIVERGED = 4  # a loss that is not finite; frozen at its last finite state
+    DIVERGED = 4  # loss or parameters not finite; frozen at its last finite state
 
 
 class Slot(NamedTuple):

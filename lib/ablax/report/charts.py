@@ -103,7 +103,7 @@ def effects(
 def strengths(labels: Mapping[str, str]) -> Callable[[Study], Figure]:
     """The figure of test error (1 − accuracy, or the headline metric) against every strength.
 
-    A panel a strength and model, a line a method, the baseline as a band.
+    One panel per strength and model, one line per method, the baseline as a band.
 
     Args:
         labels: {field: axis label} of the fields that are strengths.
@@ -174,7 +174,7 @@ def _strength_panel(ax: Axes, study: Study, field: str, lines: Mapping[str, list
 
 
 def complexity(ax: Axes, study: Study, point: str | Chosen, metric: str | None = None) -> None:
-    """The model-complexity graph: loss against steps, one thin line a restart, means bold.
+    """The model-complexity graph: loss against steps, one thin line per restart, means bold.
 
     The mean is drawn for as long as every restart is running.
 
@@ -207,6 +207,6 @@ def complexity_graph(study: Study) -> Figure:
         complexity(ax, study, point)
     return captioned(
         figure,
-        "The model-complexity graph: loss against steps, a thin line a restart. The dotted line "
-        "is the mean step at which validation was best: where early stopping takes the weights.",
+        "The model-complexity graph: loss against steps, one thin line per restart. Dotted: the "
+        "mean step at which validation was best, where early stopping takes the weights.",
     )

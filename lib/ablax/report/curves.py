@@ -75,7 +75,7 @@ def first_and_last(
 ) -> Figure:
     """Draw log10 of columns of curves.parquet at the first evaluation and at the last one.
 
-    Two panels on one scale: a line a point, the columns side by side as 1, 2, …; the mean over
+    Two panels on one scale: one line per point, the columns side by side as 1, 2, …; the mean over
     the restarts, with its interval. Of a restart that diverges, what it reached.
 
     Args:
