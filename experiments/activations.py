@@ -151,7 +151,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "tanh-trains-faster-than-sigmoid",
-        "In as many steps tanh reaches a lower training loss than sigmoid, each at its best rate.",
+        "At equal steps tanh reaches a lower training loss than sigmoid, each at its best rate.",
         NOTES,
         *(loss[row("tanh", depth)] < loss[row("sigmoid", depth)] for depth in DEPTHS),
     ),

@@ -41,7 +41,7 @@ class Config(ax.BaseConfig):
     batch_size: int = ax.static(30, "rows of a minibatch", low=1)
     label_noise: float = ax.hparam(0.2, "share of training labels drawn anew", low=0, high=1)
     learning_rate: float = ax.hparam(0.02, "constant rate", low=0)
-    momentum: float = ax.hparam(0.9, "share of the last step that is tasks", low=0, below=1)
+    momentum: float = ax.hparam(0.9, "share of the last step that is kept", low=0, below=1)
     gl: float = ax.protocol(np.inf, "stop at this generalization loss in percent; inf: off", low=0)
     pq: float = ax.protocol(np.inf, "stop at this quotient of loss and progress; inf: off", low=0)
     up: float = ax.protocol(np.inf, "stop after so many strips that end higher; inf: off", low=1)

@@ -165,13 +165,13 @@ CLAIMS = [
     ),
     ax.Claim(
         "momentum-speeds-descent",
-        "With small batches, momentum reaches a lower loss in the same number of steps.",
+        "With small batches, momentum reaches a lower loss than plain descent at equal steps.",
         "course notes, Momentum",
         *(loss[f"momentum {beta:g}"] < loss["constant"] for beta in MOMENTA[:2]),
     ),
     ax.Claim(
         "momentum-speeds-batch-descent",
-        "With the full batch, momentum reaches a lower loss in the same number of steps.",
+        "With the full batch, momentum reaches a lower loss than plain descent at equal steps.",
         "course notes, Momentum",
         *(loss[f"{FULL}, momentum {beta:g}"] < loss[TIMED] for beta in MOMENTA[:2]),
     ),

@@ -46,7 +46,7 @@ class Interval:
         estimate: of the statistic.
         low, high: the ends; NaN where there is no interval.
         n: values that it is over.
-        method: how the ends were interval; "none" if they were not.
+        method: by which the ends were computed; "none" if they were not.
     """
 
     estimate: float
