@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 
@@ -118,6 +119,11 @@ class Page(HTMLParser):
 
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+def written(directory: Path, file: str) -> str:
+    """The text of a file of a report."""
+    return (directory / "report" / file).read_text()
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:

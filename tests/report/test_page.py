@@ -1,11 +1,8 @@
-"""The report: what its page says, that every number leads to its trials, and what it lacks."""
+"""The report: what its page says, and that every number leads to its trials."""
 
 import html
 import json
-import math
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pandas as pd
@@ -19,11 +16,10 @@ from ablax.report.claims import Claim
 from ablax.report.quantities import column, quantities
 from ablax.report.study import Study
 from ablax.report.tables import ablation_table, narrow, points_table
-from tests.report.reading import Page, latex_rows, markdown_tables
+from tests.report.reading import Page, latex_rows, markdown_tables, written
 from tests.report.runs import (
     BASE,
     LINEAR,
-    NOTHING,
     POINTS,
     STRONG,
     WEAK,
@@ -69,10 +65,6 @@ def two_points(directory, restarts=3, **study):
 
 def read(table, **changes):
     return Page(build(table, **changes).read_text())
-
-
-def written(directory, file):
-    return (directory / "report" / file).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -608,248 +600,3 @@ def test_equal_studies_have_equal_reports(rendered_figures, tmp_path):
         build(Study(tmp_path / name), claims=[CLAIM])
         found.append({p.name: p.read_bytes() for p in (tmp_path / name / "report").iterdir()})
     assert found[0] == found[1] == found[2]
-
-
-# Studies that are not what one hoped for
-
-
-def rows_left(missing, restarts=4):
-    """Random trials of all points, without those of which `missing` is true."""
-    return [row for row in random_trials(restarts=restarts) if not missing(row)]
-
-
-def half(directory):
-    rng = np.random.default_rng(3)
-    return write(directory, POINTS, rows_left(lambda row: rng.random() < 0.5), trials=20)
-
-
-def without(*names):
-    def study(directory):
-        return write(directory, POINTS, rows_left(lambda row: row["point"] in names), trials=20)
-
-    return study
-
-
-def one_restart(directory):
-    return write(directory, POINTS, random_trials(restarts=1))
-
-
-def two_restarts(directory):
-    return write(directory, POINTS, random_trials(restarts=2))
-
-
-def all_diverged(directory, **values):
-    trials = [trial(p, r, status="diverged", **values) for p in POINTS for r in range(3)]
-    return write(directory, POINTS, trials)
-
-
-def all_diverged_at_once(directory):
-    return all_diverged(directory, **NOTHING)
-
-
-def one_baseline_diverged(directory):
-    trials = random_trials()
-    for row in trials[:4]:
-        row |= {"status": "diverged", **NOTHING}
-    return write(directory, POINTS, trials)
-
-
-def all_equal(directory):
-    return write(directory, POINTS, [trial(p, r) for p in POINTS for r in range(3)])
-
-
-def single_point(directory):
-    return write(directory, [BASE], random_trials([BASE]))
-
-
-def single_trial(directory):
-    return write(directory, [BASE], [trial(BASE, 0)])
-
-
-def single_trial_diverged(directory):
-    return write(directory, [BASE], [trial(BASE, 0, status="diverged", **NOTHING)])
-
-
-def empty_curves(directory):
-    two_restarts(directory)
-    pd.DataFrame({"trial": [], "step": [], "valid/loss": []}).to_parquet(
-        directory / "curves.parquet"
-    )
-    return Study(directory)
-
-
-def without_metric(name):
-    """A metric that is NaN everywhere, though nothing diverged."""
-
-    def study(directory):
-        return write(directory, POINTS, [{**row, name: math.nan} for row in random_trials()])
-
-    return study
-
-
-def without_validation(directory):
-    trials = [
-        {name: value for name, value in row.items() if not name.startswith("valid/")}
-        for row in random_trials()
-    ]
-    return write(directory, POINTS, trials, objective=None)
-
-
-def measure_of_some(directory):
-    """A measure that only one model has."""
-    trials = [
-        row | {"dropout_gain": 1.0 + 0.01 * row["restart"] if row["model"] == "mlp" else math.nan}
-        for row in random_trials()
-    ]
-    return write(directory, POINTS, trials)
-
-
-UNFINISHED = "trials have not finished"
-ONE = "One restart a point"
-DIVERGED = "Every trial diverged"
-SOME = "such a trial counts with the worst value"
-
-
-@pytest.mark.parametrize(
-    ("study", "said"),
-    [
-        pytest.param(half, [UNFINISHED], id="half of the trials"),
-        pytest.param(without("l2=1"), [UNFINISHED], id="a strength missing"),
-        pytest.param(without("base"), [UNFINISHED], id="a baseline missing"),
-        pytest.param(without("base", "linear"), [UNFINISHED], id="all baselines missing"),
-        pytest.param(without("l2=0.1", "l2=1", "linear l2=0.1"), [UNFINISHED], id="only baselines"),
-        pytest.param(one_restart, [ONE], id="one restart"),
-        pytest.param(two_restarts, [], id="two restarts"),
-        pytest.param(all_diverged, [DIVERGED], id="all diverged"),
-        pytest.param(all_diverged_at_once, [DIVERGED], id="all diverged at once"),
-        pytest.param(one_baseline_diverged, [SOME], id="a baseline diverged"),
-        pytest.param(all_equal, [], id="all equal"),
-        pytest.param(single_point, [], id="one point"),
-        pytest.param(single_trial, [ONE], id="one trial"),
-        pytest.param(single_trial_diverged, [ONE, DIVERGED], id="one trial, diverged"),
-        pytest.param(empty_curves, [], id="no curves"),
-        pytest.param(without_metric("test/accuracy"), [], id="no headline metric"),
-        pytest.param(without_metric("valid/loss"), [], id="no objective"),
-        pytest.param(without_metric("l2_norm"), [], id="no measure"),
-        pytest.param(without_validation, [], id="no validation"),
-        pytest.param(measure_of_some, [], id="a measure of some points"),
-    ],
-)
-def test_a_study_that_lacks_something_has_a_report_that_says_so(study, said, tmp_path):
-    """Whole in every language, with finite text; a warning of any library is an error here."""
-    table = study(tmp_path)
-    page_ = read(table, claims=[CLAIM_OF_METHODS])
-    warnings = warnings_of(table)
-    assert len(warnings) == len(said)
-    for words, warning in zip(said, warnings, strict=True):
-        assert words in warning
-        assert warning in page_.text
-    assert not re.search(r"\bnan\b", page_.text)
-    first, second = page_.sortable
-    assert len(second.rows) == 1 + len(table.settings)
-    assert len(first.rows) == 1 + len(table.groups())
-    assert len(page_.details) == len(first.rows) + len(second.rows) - 2
-    markdown = written(tmp_path, "report.md")
-    assert not re.search(r"\bnan\b", markdown)
-    assert len(markdown_tables(markdown)) == 3
-    for name, listing in (("ablation", first), ("points", second)):
-        rows = latex_rows(written(tmp_path, f"{name}.tex"))
-        assert len(rows) == len(listing.rows)
-        assert len({len(row) for row in rows}) == 1
-        assert len(pd.read_csv(tmp_path / "report" / f"{name}.csv")) == len(listing.rows) - 1
-    json.loads(written(tmp_path, "claims.json"))
-
-
-NORM = column("l2_norm", model="mlp")
-CLAIM_OF_METHODS = Claim("a", "b.", "c", NORM["L2"] > NORM["baseline"])
-
-
-def test_what_a_broken_study_lacks_is_left_open(tmp_path):
-    """No interval, no p-value and no verdict is made up."""
-    for study in (one_restart, all_diverged_at_once, without("base", "linear")):
-        table = study(tmp_path / study.__name__)
-        build(table, claims=[CLAIM_OF_METHODS])
-        frame = ablation_frame(table, ablation(table))
-        assert not frame.get("significant", pd.Series(False)).fillna(False).any()
-        assert frame.get("p", pd.Series(dtype=float)).dropna().empty or study is without
-        (claim,) = json.loads(written(table.directory, "claims.json"))
-        assert claim["verdict"] == "inconclusive"
-
-
-# The page in a browser
-
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--virtual-time-budget=3000",
-]
-CLICK = """<script>
-const said = [], table = document.querySelectorAll("table.sortable")[NUMBER];
-const order = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent).join("|");
-const state = () => table.tHead.rows[0].cells[COLUMN].getAttribute("aria-sort");
-for (let click = 0; click < 3; click++) {
-  table.querySelectorAll("th button")[COLUMN].click();
-  said.push(state() + ": " + order());
-}
-document.title = said.join(";");
-</script>"""
-ERRORS = "<script>onerror = said => { document.documentElement.dataset.error = said; };</script>"
-
-
-def opened(path, directory, *, script="", hash_=""):
-    """The page as a browser holds it, with a script at its end; (its source, its title)."""
-    text = path.read_text().replace("<head>", "<head>" + ERRORS, 1)
-    copy = directory / "copy.html"
-    copy.write_text(text.replace("</body>", script + "</body>"))
-    command = ["chromium", *FLAGS, f"--user-data-dir={directory / 'profile'}", "--dump-dom"]
-    done = subprocess.run(
-        [*command, f"{copy.as_uri()}{hash_}"], capture_output=True, timeout=60, check=True
-    )
-    dom = done.stdout.decode()
-    assert "data-error" not in dom, "a script of the page failed"
-    return dom, re.search("<title>(.*?)</title>", dom, re.DOTALL)[1]
-
-
-needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
-
-
-@needs_browser
-def test_a_click_on_a_head_sorts_by_its_column(tmp_path):
-    """By number once up and once down, unknown ones last; text by its letters."""
-    values = {"bee": 0.09, "ant": 0.1, "dog": None, "cat": -0.2, "eel": 1e-9}
-    points = [point("base", "baseline")]
-    points += [point(f"p{i}", name, l2=i + 1.0) for i, name in enumerate(values)]
-    trials = [trial(points[0], 0, test_accuracy=0.5, l2_norm=math.nan)]
-    for of, (_, value) in zip(points[1:], values.items(), strict=True):
-        trials.append(trial(of, 0, test_accuracy=0.5, l2_norm=math.nan if value is None else value))
-    path = build(write(tmp_path, points, trials))
-    titles = points_table(Study(tmp_path)).titles
-    script = CLICK.replace("NUMBER", "1")
-    known, unknown = ["cat", "eel", "bee", "ant"], ["baseline", "dog"]
-    up, down = known + unknown, known[::-1] + unknown
-    _, title = opened(path, tmp_path, script=script.replace("COLUMN", str(titles.index("l2_norm"))))
-    said = [f"{way}ending: {'|'.join(names)}" for way, names in zip(
-        ("asc", "desc", "asc"), (up, down, up), strict=True)]  # fmt: skip
-    assert title.split(";") == said
-    _, title = opened(path, tmp_path, script=script.replace("COLUMN", "0"))
-    names = ["ant", "baseline", "bee", "cat", "dog", "eel"]
-    assert title.split(";")[:2] == [
-        f"ascending: {'|'.join(names)}",
-        f"descending: {'|'.join(names[::-1])}",
-    ]
-
-
-@needs_browser
-def test_a_link_to_trials_opens_their_list(whole, tmp_path):
-    table, _ = whole
-    path = table.directory / "report" / "report.html"
-    script = """<script>
-const open = () => [...document.querySelectorAll("details[open]")].map(list => list.id).join("|");
-const before = open();
-document.querySelector('a[href="#row-1"]').click();
-setTimeout(() => { document.title = before + ";" + open(); }, 500);
-</script>""".replace("const open", "const opened").replace("open()", "opened()")
-    _, title = opened(path, tmp_path, script=script, hash_="#point-2")
-    assert title == "point-2;row-1|point-2"
-    _, title = opened(path, tmp_path, script="", hash_="#no-such-place")
-    assert title == "toy"
