@@ -1,4 +1,4 @@
-"""What the tests of processes and of their launchers share."""
+"""Fixtures shared by the tests of processes and of their launchers."""
 
 import os
 import sys
