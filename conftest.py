@@ -41,8 +41,9 @@ QUICK = "tests/experiments/test_regularization.py"
 """The experiment that stands for all others in the tests that every change needs."""
 SLOW = (
     "tests/bench", "tests/experiments", "tests/cli/test_claims.py", "tests/cli/test_members.py",
-    "tests/cli/test_processes.py", "tests/study/test_rounds.py", "tests/study/test_resume.py",
-    "tests/study/test_memory.py", "tests/study/test_killed.py", "tests/engine/test_own_stopping.py",
+    "tests/cli/test_processes.py", "tests/study/test_halved_studies.py",
+    "tests/study/test_inheritance.py", "tests/study/test_resume.py", "tests/study/test_memory.py",
+    "tests/study/test_killed.py", "tests/engine/test_own_stopping.py",
 )  # fmt: skip
 """Files whose tests take minutes together."""
 _most_bytes = [2 * 2**30]

@@ -75,8 +75,8 @@ def test_canonical_does_not_depend_on_how_a_number_was_typed():
 
 
 def test_traced_leaves_have_one_dtype_per_field():
-    for given in (Config(l2=0, patience=3), Config(l2=1e-4, patience=3.0)):
-        traced = as_traced(given)
+    for config in (Config(l2=0, patience=3), Config(l2=1e-4, patience=3.0)):
+        traced = as_traced(config)
         assert {f: getattr(traced, f).dtype.name for f in ("steps", "eval_every", "l2")} == {
             "steps": "int32",
             "eval_every": "int32",

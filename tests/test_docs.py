@@ -102,9 +102,9 @@ def test_pictures_and_links_lead_somewhere(page):
 
 
 def test_modules_that_the_docs_name_are_there():
-    found = re.findall(r"`((?:lib/ablax|tests|experiments)/[\w/.]+\.(?:py|md|toml))`", ALL)
-    assert len(found) > 10
-    for name in found:
+    result = re.findall(r"`((?:lib/ablax|tests|experiments)/[\w/.]+\.(?:py|md|toml))`", ALL)
+    assert len(result) > 10
+    for name in result:
         assert (ROOT / name).exists(), name
 
 

@@ -12,13 +12,13 @@ SOURCES = [*LIB, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 def imports(path: Path) -> set[str]:
     """Every module that a file names in an import, wherever it stands."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-    return found
+            result |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return result
 
 
 def below(names: set[str], *packages: str) -> set[str]:
@@ -59,5 +59,5 @@ def test_no_file_is_unpickled(path):
     assert "read_pickle" not in text
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
-            said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert said.get("allow_pickle") == "False", ast.unparse(node)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert keywords.get("allow_pickle") == "False", ast.unparse(node)

@@ -158,8 +158,8 @@ def test_a_column_has_the_direction_of_its_metric():
     ],
 )
 def test_the_failed_are_as_bad_as_the_worst(values, failed, sign, expected):
-    given, flags = np.array(values), np.array(failed, bool)
+    array, flags = np.array(values), np.array(failed, bool)
     score = Metric("score", "max" if sign > 0 else "min")
-    np.testing.assert_array_equal(worst_rank(given, flags, score), expected)
-    np.testing.assert_array_equal(given, values, "the values given are left as they are")
+    np.testing.assert_array_equal(worst_rank(array, flags, score), expected)
+    np.testing.assert_array_equal(array, values, "the values are left as they are")
     np.testing.assert_array_equal(flags, np.array(failed, bool))

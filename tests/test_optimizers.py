@@ -126,8 +126,8 @@ def every_hparam(name, n):
         "weight_decay": (0.0, 0.1),
         "clip_norm": (0.5, 5.0),
     }
-    given = uses(name) | {"learning_rate"}
-    return {key: jnp.linspace(*ends, n) for key, ends in ranges.items() if key in given}
+    used = uses(name) | {"learning_rate"}
+    return {key: jnp.linspace(*ends, n) for key, ends in ranges.items() if key in used}
 
 
 @families

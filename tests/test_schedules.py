@@ -155,8 +155,8 @@ def test_warmup_then_cosine_equals_optax(width):
 
 @names
 def test_no_warmup_is_exactly_off(name):
-    given = {"steps": STEPS, **HPARAMS}
-    value = SCHEDULES[name](0.3, **{key: given[key] for key in uses(name)})
+    values = {"steps": STEPS, **HPARAMS}
+    value = SCHEDULES[name](0.3, **{key: values[key] for key in uses(name)})
     np.testing.assert_array_equal(curve(warmup(value, 0)), curve(value))
 
 

@@ -104,7 +104,7 @@ THRESHOLDS = {
 @pytest.mark.parametrize(("steps", "interval"), [(90, 1), (57, 4)])
 def test_the_engine_stops_when_the_definitions_say(runner, criterion, steps, interval):
     strip, engine = runner
-    settings = [replace(OFF, steps=steps, **said) for said in THRESHOLDS[criterion]]
+    settings = [replace(OFF, steps=steps, **thresholds) for thresholds in THRESHOLDS[criterion]]
     trials = [(setting, restart) for setting in settings for restart in range(24)]
     configs, restarts = zip(*trials, strict=True)
     stopped = 0

@@ -33,20 +33,20 @@ def test_the_margin_is_that_of_a_hard_margin_classifier_through_the_origin(n, fe
     classifier = SVC(kernel="linear", C=1e10, tol=1e-8)
     classifier.fit(np.vstack([points, -points]), np.concatenate([positive, ~positive]))
     w = classifier.coef_[0] / np.linalg.norm(classifier.coef_)
-    found = margin(x, positive)
-    np.testing.assert_allclose(found.margin, (points @ w * signs(positive)).min(), rtol=1e-4)
-    np.testing.assert_allclose(found.weights, w, atol=2e-3)
+    result = margin(x, positive)
+    np.testing.assert_allclose(result.margin, (points @ w * signs(positive)).min(), rtol=1e-4)
+    np.testing.assert_allclose(result.weights, w, atol=2e-3)
 
 
 @EVERY
 def test_the_margin_is_the_distance_of_the_nearest_point(n, features, gap, seed):
     x, positive = separable(n, features, gap, seed)
-    found = margin(x, positive)
-    np.testing.assert_allclose(np.linalg.norm(found.weights), 1)
-    distances = augmented(x) @ found.weights * signs(positive)
-    np.testing.assert_allclose(found.margin, distances.min())
-    np.testing.assert_allclose(found.radius, np.sqrt((x**2).sum(1).max() + 1))
-    assert found.most_updates == (found.radius / found.margin) ** 2
+    result = margin(x, positive)
+    np.testing.assert_allclose(np.linalg.norm(result.weights), 1)
+    distances = augmented(x) @ result.weights * signs(positive)
+    np.testing.assert_allclose(result.margin, distances.min())
+    np.testing.assert_allclose(result.radius, np.sqrt((x**2).sum(1).max() + 1))
+    assert result.most_updates == (result.radius / result.margin) ** 2
 
 
 @EVERY
@@ -57,13 +57,13 @@ def test_it_is_at_least_the_margin_that_the_set_was_made_with(n, features, gap, 
 
 def test_no_other_hyperplane_has_a_larger_margin():
     x, positive = separable(60, 2, 0.3, 5)
-    found = margin(x, positive)
+    result = margin(x, positive)
     tried = np.random.default_rng(0).normal(size=(20_000, 3))
-    tried = np.vstack([tried, found.weights + 1e-3 * tried])
+    tried = np.vstack([tried, result.weights + 1e-3 * tried])
     tried /= np.linalg.norm(tried, axis=1)[:, None]
     margins = (augmented(x) @ tried.T * signs(positive)[:, None]).min(0)
-    assert margins.max() <= found.margin
-    assert margins.max() > 0.99 * found.margin
+    assert margins.max() <= result.margin
+    assert margins.max() > 0.99 * result.margin
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_no_other_hyperplane_has_a_larger_margin():
     ],
 )
 def test_margins_that_are_known(x, positive, expected):
-    found = margin(np.array(x), np.array(positive, bool))
-    np.testing.assert_allclose(found.margin, expected, rtol=1e-9)
+    result = margin(np.array(x), np.array(positive, bool))
+    np.testing.assert_allclose(result.margin, expected, rtol=1e-9)
 
 
 SQUARE = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -111,9 +111,9 @@ def test_logic_gates_other_than_exclusive_or_have_one(logic):
 @pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6])
 def test_a_narrow_gap_is_found(gap):
     x = np.array([[1.0 + gap, 3.0], [1.0 - gap, 3.0], [4.0, -2.0], [-4.0, -1.0]])
-    found = margin(x, np.array([True, False, True, False]))
+    result = margin(x, np.array([True, False, True, False]))
     # The plane x₀ = 1 has the normal (1, 0, −1)/√2.
-    assert gap / 2**0.5 <= found.margin <= gap * 1.001
+    assert gap / 2**0.5 <= result.margin <= gap * 1.001
 
 
 # What leaves it unchanged
@@ -157,28 +157,28 @@ def test_fewer_points_have_no_smaller_margin():
 
 def updates(x, positive, rng):
     """Those of a perceptron that starts at 0, until it makes none in a pass."""
-    signed, w, made = augmented(x) * signs(positive)[:, None], np.zeros(x.shape[1] + 1), 0
+    signed, w, n = augmented(x) * signs(positive)[:, None], np.zeros(x.shape[1] + 1), 0
     while True:
-        before = made
+        before = n
         for row in signed[rng.permutation(len(x))]:
             if row @ w <= 0:
-                w, made = w + row, made + 1
-        if made == before:
-            return made
+                w, n = w + row, n + 1
+        if n == before:
+            return n
 
 
 @pytest.mark.parametrize(("n", "features", "gap", "seed"), [*SETS[:2], SETS[3], (40, 3, 0.1, 7)])
 def test_a_perceptron_makes_no_more_updates(n, features, gap, seed):
     x, positive = separable(n, features, gap, seed)
     bound = margin(x, positive).most_updates
-    made = [updates(x, positive, np.random.default_rng(order)) for order in range(20)]
-    assert 1 <= max(made) <= bound
+    counts = [updates(x, positive, np.random.default_rng(order)) for order in range(20)]
+    assert 1 <= max(counts) <= bound
 
 
 def test_the_bound_is_reached():
     """By orthogonal points of one length, each of which has to be learnt: (R/γ)² = n."""
     # (x, 1) of these two are orthogonal: x₁·x₂ = −1.
     x, positive = np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([True, False])
-    found = margin(x, positive)
-    np.testing.assert_allclose(found.most_updates, 2)
+    result = margin(x, positive)
+    np.testing.assert_allclose(result.most_updates, 2)
     assert updates(x, positive, np.random.default_rng(0)) == 2

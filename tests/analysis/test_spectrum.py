@@ -39,16 +39,16 @@ def with_spectrum(values, seed=0):
     return (q * values) @ q.T
 
 
-def assert_spectrum(found, a):
+def assert_spectrum(spectrum, a):
     """Ascending values near NumPy's, and orthonormal vectors that belong to them."""
     n, size = len(a), max(np.abs(a).max(), 1e-30)
-    values, vectors = (np.asarray(part, np.float64) for part in found)
+    values, vectors = (np.asarray(part, np.float64) for part in spectrum)
     assert (values.shape, vectors.shape) == ((n,), (n, n))
     assert (np.diff(values) >= 0).all()
     tolerance = 2e-6 * n * size
     np.testing.assert_allclose(values, np.linalg.eigvalsh(a), rtol=0, atol=tolerance)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(n), atol=1e-5)
-    # A v = λ v, which holds whatever basis of an eigenspace was found.
+    # A v = λ v, which holds whatever basis of an eigenspace came out.
     np.testing.assert_allclose(a @ vectors, vectors * values, rtol=0, atol=3 * tolerance)
 
 
@@ -81,8 +81,8 @@ def test_values_and_vectors_are_numpys(name):
 
 
 def test_small_eigenvalues_of_a_graded_diagonal_are_kept():
-    found = solved(single(np.diag([1e-6, 1e6, 1.0])))
-    np.testing.assert_allclose(found.values, [1e-6, 1.0, 1e6], rtol=1e-6)
+    result = solved(single(np.diag([1e-6, 1e6, 1.0])))
+    np.testing.assert_allclose(result.values, [1e-6, 1.0, 1e6], rtol=1e-6)
 
 
 def test_vmapped_is_the_loop():
@@ -169,23 +169,23 @@ def test_as_many_steps_as_dimensions_give_every_eigenvalue(n):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_extreme_eigenvalues_come_first(seed):
     a = with_spectrum([-20.0, *np.linspace(0, 1, 198), 30.0], seed)
-    found = np.linalg.eigvalsh(krylov(a, 20, seed))
-    np.testing.assert_allclose(found[[0, -1]], [-20, 30], rtol=1e-4)
+    result = np.linalg.eigvalsh(krylov(a, 20, seed))
+    np.testing.assert_allclose(result[[0, -1]], [-20, 30], rtol=1e-4)
     # No value of a subspace is outside the operator's range, and more steps reach further.
-    assert found[0] >= -20 - 1e-3
-    assert found[-1] <= 30 + 1e-3
+    assert result[0] >= -20 - 1e-3
+    assert result[-1] <= 30 + 1e-3
     few = np.linalg.eigvalsh(krylov(a, 2, seed))
-    assert few[-1] < found[-1]
-    assert few[0] > found[0]
+    assert few[-1] < result[-1]
+    assert few[0] > result[0]
 
 
 @pytest.mark.parametrize("k", [30, 60])
 def test_values_far_above_the_others_do_not_spoil_what_follows(k):
     """Once they are found, float32 brings them back unless each vector is made orthogonal twice."""
     a = with_spectrum([*np.linspace(0, 1, 58), 1e3, 1e4])
-    found = np.linalg.eigvalsh(krylov(a, k))
-    assert found[0] > -0.01
-    np.testing.assert_allclose(found[-3:], [1, 1e3, 1e4], rtol=1e-3)
+    result = np.linalg.eigvalsh(krylov(a, k))
+    assert result[0] > -0.01
+    np.testing.assert_allclose(result[-3:], [1, 1e3, 1e4], rtol=1e-3)
 
 
 def test_the_length_of_the_start_does_not_matter():
@@ -219,8 +219,8 @@ def test_of_a_diagonal_operator_one_probe_is_exact(name):
     f, reference = FUNCTIONS[name]
     values = np.linspace(-1, 2, 25)
     a = single(np.diag(values))
-    found = estimated(f, a, jax.random.key(3), steps=25, probes=1)
-    np.testing.assert_allclose(found, reference(values).mean(), rtol=1e-4)
+    result = estimated(f, a, jax.random.key(3), steps=25, probes=1)
+    np.testing.assert_allclose(result, reference(values).mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_the_estimate_is_as_near_the_trace_as_so_many_random_signs_are(name, pro
     of_a = (vectors * reference(values)) @ vectors.T
     a = single((vectors * values) @ vectors.T)
     deviation = np.sqrt(2 * ((of_a**2).sum() - (np.diag(of_a) ** 2).sum()) / probes) / n
-    found = [estimated(f, a, key, 8, probes) for key in jax.random.split(jax.random.key(0), keys)]
-    errors = np.asarray(found, float) - np.trace(of_a) / n
+    result = [estimated(f, a, key, 8, probes) for key in jax.random.split(jax.random.key(0), keys)]
+    errors = np.asarray(result, float) - np.trace(of_a) / n
     if name == "1":
         np.testing.assert_allclose(errors, 0, atol=1e-5)
         return

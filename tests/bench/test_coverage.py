@@ -65,7 +65,7 @@ def test_the_table_is_markdown_and_what_is_amiss_is_listed(quick, capsys):
 
 
 def test_truths_are_those_of_the_normal_population():
-    found = coverage.truths(coverage.POPULATIONS["normal"], 16, 2, RNG(0))
+    result = coverage.truths(coverage.POPULATIONS["normal"], 16, 2, RNG(0))
     best, _ = integrate.quad(lambda x: x * 4 * stats.norm.pdf(x) * stats.norm.cdf(x) ** 3, -9, 9)
     expected = {
         "mean, t": 0.0,
@@ -76,23 +76,23 @@ def test_truths_are_those_of_the_normal_population():
         "probability of improvement, exact": stats.norm.cdf(0.5 / math.sqrt(2)),
     }
     for row, value in expected.items():
-        np.testing.assert_allclose(found[row], value, atol=0.005, err_msg=row)
-    assert 0.85 * best < found[coverage.BEST_MEASURED] < found[coverage.BEST]
+        np.testing.assert_allclose(result[row], value, atol=0.005, err_msg=row)
+    assert 0.85 * best < result[coverage.BEST_MEASURED] < result[coverage.BEST]
 
 
 @pytest.mark.parametrize("name", coverage.POPULATIONS)
 def test_samples_have_the_truth_that_is_asked_for(name):
     population = coverage.POPULATIONS[name]
-    found = coverage.truths(population, 8, 1, RNG(0))
+    result = coverage.truths(population, 8, 1, RNG(0))
     a, b = population.pair(RNG(1), 200_000)
     sample = population.sample(RNG(2), 200_000)
     spread = sample.std()
-    assert abs(sample.mean() - found["mean, t"]) < 0.02 * spread
-    assert abs(np.median(sample) - found["median, BCa"]) < 0.02 * spread
-    assert abs((a - b).mean() - found["paired mean difference, t"]) < 0.02 * spread
-    assert abs(found["paired mean difference, t"] - spread / 2) < 0.1 * spread
+    assert abs(sample.mean() - result["mean, t"]) < 0.02 * spread
+    assert abs(np.median(sample) - result["median, BCa"]) < 0.02 * spread
+    assert abs((a - b).mean() - result["paired mean difference, t"]) < 0.02 * spread
+    assert abs(result["paired mean difference, t"] - spread / 2) < 0.1 * spread
     won = (np.sign(a - b).mean() + 1) / 2
-    assert abs(won - found["probability of improvement, exact"]) < 0.01
+    assert abs(won - result["probability of improvement, exact"]) < 0.01
     assert abs(stats.spearmanr(a, b).statistic - 0.5) < 0.1, "they share half of what varies"
 
 
@@ -103,11 +103,11 @@ def test_pairs_of_accuracies_can_tie():
 
 @pytest.mark.parametrize("name", coverage.POPULATIONS)
 def test_differences_under_the_null_are_zero_on_average_and_share_a_part(name):
-    found = coverage.POPULATIONS[name].null_differences(RNG(0), 100_000)
-    assert found.shape == (coverage.ROWS, 100_000)
-    assert (np.abs(found.mean(1)) < 0.03 * found.std(1)).all()
-    assert abs(stats.spearmanr(found[0], found[1]).statistic - 0.5) < 0.1
-    skewness = stats.skew(found[0])
+    result = coverage.POPULATIONS[name].null_differences(RNG(0), 100_000)
+    assert result.shape == (coverage.ROWS, 100_000)
+    assert (np.abs(result.mean(1)) < 0.03 * result.std(1)).all()
+    assert abs(stats.spearmanr(result[0], result[1]).statistic - 0.5) < 0.1
+    skewness = stats.skew(result[0])
     if name.startswith("lognormal"):
         assert skewness > 1
     if name in ("normal", "accuracy, 95% of 360"):

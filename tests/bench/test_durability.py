@@ -27,8 +27,8 @@ def test_a_study_that_is_killed_again_and_again_leaves_the_same_bytes(killed):
     assert result["differing"] == []
     assert result["equal"]
     asked = ["compile", "segment", "report"]
-    for found, phase in zip(result["kills"], asked, strict=True):
-        assert found["phase"] in (phase, "ended")
+    for actual, phase in zip(result["kills"], asked, strict=True):
+        assert actual["phase"] in (phase, "ended")
     assert sum(k["phase"] != "ended" for k in result["kills"]) >= 1
     kill.show(result)
 
@@ -40,10 +40,10 @@ def test_differences_are_seen(killed, tmp_path):
     assert kill.differences(tmp_path / "whole", tmp_path / "other") == []
     for name in ("trials.parquet", "curves.parquet", "arrays/weights.parquet"):
         path = tmp_path / "other" / name
-        kept = path.read_bytes()
-        path.write_bytes(kept[:-20] + bytes([kept[-20] ^ 1]) + kept[-19:])
+        content = path.read_bytes()
+        path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
         assert kill.differences(tmp_path / "whole", tmp_path / "other") == [name]
-        path.write_bytes(kept)
+        path.write_bytes(content)
     (tmp_path / "other" / "parts").mkdir()
     assert kill.differences(tmp_path / "whole", tmp_path / "other") == ["parts is left over"]
     shutil.rmtree(tmp_path / "other" / "params")

@@ -168,12 +168,12 @@ def test_run_trains_what_is_missing_and_prints_the_evidence(claims):
         index="restart", columns="group", values="norm"
     )
     effect = (rows["shrunk"].astype(float) - rows["baseline"].astype(float)).mean()
-    said = re.findall(r"norm: shrunk − baseline = ([−-]?[\d.]+) ± ([\d.]+) \(expected ([<>]) 0\)"
+    printed = re.findall(r"norm: shrunk − baseline = ([−-]?[\d.]+) ± ([\d.]+) \(expected ([<>]) 0\)"
                       r", n = 4", ledger)  # fmt: skip
-    assert [sign for *_, sign in said] == ["<", ">"]
-    for value, *_ in said:
+    assert [sign for *_, sign in printed] == ["<", ">"]
+    for value, *_ in printed:
         assert float(value.replace("−", "-")) == pytest.approx(effect, rel=0.2)
-    assert float(said[0][1]) > float(said[1][1]), "a stricter level has a wider interval"
+    assert float(printed[0][1]) > float(printed[1][1]), "a stricter level has a wider interval"
     assert "the study lacks the points" in ledger
     assert "3 claims: 1 supported, 1 refuted, 1 inconclusive." in ledger
     assert "no study here" not in out
@@ -417,7 +417,7 @@ def test_a_missing_data_set_is_no_reason_to_judge_nothing_else(claims, place):
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         (["frist"], ["'frist'", "did you mean 'first'?"]),
         (["first", "sceond", "--run"], ["'sceond'", "did you mean 'second'?"]),
@@ -425,13 +425,13 @@ def test_a_missing_data_set_is_no_reason_to_judge_nothing_else(claims, place):
         (["first", "--run", "--preset", "smok"], ["unknown preset 'smok'"]),
     ],
 )
-def test_a_mistake_is_refused_in_one_line(typed, said, claims, place, monkeypatch):
+def test_a_mistake_is_refused_in_one_line(typed, printed, claims, place, monkeypatch):
     monkeypatch.setattr(Engine, "__init__", None)
     status, out, err = claims(*typed)
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("error: ")
-    assert all(words in line for words in said), line
+    assert all(words in line for words in printed), line
     assert not list(place.directory.iterdir())
 
 

@@ -131,7 +131,7 @@ def test_a_mistake_is_refused_in_one_line(typed, place, monkeypatch, capsys):
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("error: ")
-    assert not [said for said in REFUSED[typed] if said not in line], line
+    assert not [words for words in REFUSED[typed] if words not in line], line
     assert printed.out == ""
 
 
@@ -465,15 +465,15 @@ def test_a_process_that_is_killed_ends_the_run(victim, capfd):
 
 
 @pytest.mark.parametrize(
-    ("noticed", "died", "said"),
+    ("noticed", "died", "message"),
     [
         ("sys.exit(1)", "time.sleep(0.2); os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
         ("time.sleep(0.2); os.abort()", "sys.exit(3)", "ended with status 3"),
     ],
 )
-def test_the_message_names_who_died_and_not_who_noticed(noticed, died, said, capfd):
+def test_the_message_names_who_died_and_not_who_noticed(noticed, died, message, capfd):
     assert run(noticed, died)[0] == 1
-    assert f"process 1 of 2 (the first is 0) {said}" in capfd.readouterr().err
+    assert f"process 1 of 2 (the first is 0) {message}" in capfd.readouterr().err
 
 
 def test_a_process_that_ignores_sigterm_is_killed(place, capfd):

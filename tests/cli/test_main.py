@@ -64,13 +64,13 @@ def place(tmp_path, monkeypatch):
 def study(directory: str, without: str = "") -> None:
     """A run directory that holds one finished trial of a study that nobody asks for."""
     Path(directory).mkdir()
-    said = {"experiment": "regularization", "seed": 0, "points": [], "marks": []}
-    said |= {"significance": 0.05}
-    said |= {"rounds": {"name": "", "n": 1, "gives": None}}
+    manifest = {"experiment": "regularization", "seed": 0, "points": [], "marks": []}
+    manifest |= {"significance": 0.05}
+    manifest |= {"rounds": {"name": "", "n": 1, "gives": None}}
     command = {"command": "./launch.sh regularization"}
-    said |= {"provenance": command | {"conditions": {}, "programs": {}}}
-    said.pop(without, None)
-    Path(directory, "study.json").write_text(json.dumps(said))
+    manifest |= {"provenance": command | {"conditions": {}, "programs": {}}}
+    manifest.pop(without, None)
+    Path(directory, "study.json").write_text(json.dumps(manifest))
     pd.DataFrame({"trial": ["0" * 16]}).to_parquet(Path(directory, "trials.parquet"))
 
 
@@ -206,7 +206,7 @@ def test_a_mistake_is_refused_in_one_line(typed, place, capsys):
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("error: ")
-    assert not [said for said in REFUSED[typed] if said not in line], line
+    assert not [words for words in REFUSED[typed] if words not in line], line
     assert "Traceback" not in printed.out
     assert contents(place) == before
 
@@ -234,7 +234,7 @@ def test_a_value_of_the_wrong_type_is_refused(typed, place, capsys):
         main(shlex.split(typed))
     assert exit.value.code == 2
     printed = capsys.readouterr()
-    assert not [said for said in OF_THE_WRONG_TYPE[typed] if said not in printed.err]
+    assert not [words for words in OF_THE_WRONG_TYPE[typed] if words not in printed.err]
     assert "Traceback" not in printed.err
     assert contents(place) == before
 
@@ -294,7 +294,7 @@ def another_magic(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "file", "said"),
+    ("damage", "file", "message"),
     [
         (half_of_the_archive, IMAGES, "gzip"),
         (half_of_the_values, IMAGES, "expected 47056 bytes for shape (60, 28, 28), got 2000"),
@@ -304,14 +304,14 @@ def another_magic(folder):
         (lambda folder: (folder / IMAGES).write_bytes(b""), IMAGES, "empty file"),
     ],
 )
-def test_damaged_idx_files_are_refused_by_name(damage, file, said, mnist, place, capsys):
+def test_damaged_idx_files_are_refused_by_name(damage, file, message, mnist, place, capsys):
     damage(mnist)
     before = contents(place)
     status, out, err = mnist_study(capsys)
     (line,) = err.splitlines()
     assert (status, out) == (2, "")
     assert str(mnist / file) in line
-    assert said in line
+    assert message in line
     assert contents(place) == before
 
 
@@ -365,8 +365,8 @@ def test_an_experiment_needs_no_flags(capsys):
         main(["regularization"])
     (out,) = Path("runs").iterdir()
     assert out.name.startswith("regularization-")
-    said = json.loads((out / "study.json").read_text())
-    assert said["trials"] == 672
+    manifest = json.loads((out / "study.json").read_text())
+    assert manifest["trials"] == 672
 
 
 def test_flags_of_the_launch_reach_training(monkeypatch, capsys):
@@ -389,11 +389,11 @@ def test_flags_of_the_launch_reach_training(monkeypatch, capsys):
 
 
 def run(*command: object, **environment: str | None) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("ABLAX_")}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ABLAX_")}
     changed = {k: v for k, v in environment.items() if v is not None}
     return subprocess.run(
         [str(word) for word in command],
-        env=kept | changed, text=True, capture_output=True, timeout=120, check=False,
+        env=inherited | changed, text=True, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -401,7 +401,7 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("regularisation", "did you mean 'regularization'?"),
         slow("regularization --learning-rate nan --out run", "--learning-rate: expected"),
@@ -409,12 +409,12 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
         slow("regularization --l2 much", "--l2"),
     ],
 )
-def test_exit_status_of_the_process(typed, said, place):
+def test_exit_status_of_the_process(typed, message, place):
     before = contents(place)
     path = os.pathsep.join(map(str, (ROOT / "lib", ROOT)))
     done = run(sys.executable, "-m", "experiments", *typed.split(), PYTHONPATH=path)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert contents(place) == before
 
@@ -433,17 +433,17 @@ def test_launch_with_a_python_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "said"),
+    ("variable", "value", "message"),
     [
         ("ABLAX_PYTHON", "/no/such/python", "ABLAX_PYTHON: /no/such/python cannot be run"),
         ("ABLAX_ACCELERATOR", "gpu", "ABLAX_ACCELERATOR: expected cpu, cuda or tpu, got gpu"),
     ],
 )
-def test_launch_refuses_a_wrong_environment(variable, value, said):
+def test_launch_refuses_a_wrong_environment(variable, value, message):
     before = (ROOT / ".venv").exists()
     done = run(LAUNCH, "list", **{variable: value})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {said}\n"
+    assert done.stderr == f"error: {message}\n"
     assert (ROOT / ".venv").exists() == before
 
 

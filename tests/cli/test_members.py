@@ -89,7 +89,7 @@ def test_sigterm_is_left_to_the_study():
 
 
 @pytest.mark.parametrize(
-    ("then", "status", "said"),
+    ("then", "status", "message"),
     [
         ("refuse", 2, "error: what was wrong"),
         ("fail", 1, "ArithmeticError"),
@@ -97,11 +97,11 @@ def test_sigterm_is_left_to_the_study():
         ("interrupt", 130, "stopped; rerun the same command to resume"),
     ],
 )
-def test_a_process_that_fails_does_not_wait_for_the_others(then, status, said):
+def test_a_process_that_fails_does_not_wait_for_the_others(then, status, message):
     waits, fails = two_members("wait", then)
     try:
         left, _, err = ended(fails, 20)
-        assert (left, err.splitlines()[-1:]) == (status, [said] if said else [])
+        assert (left, err.splitlines()[-1:]) == (status, [message] if message else [])
     finally:
         waits.kill()
         waits.communicate()

@@ -28,9 +28,9 @@ def launch(*command: str) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen, status: int) -> str:
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == status, said
-    return said
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
 
 
 def results(directory: Path) -> dict[str, bytes]:
@@ -64,9 +64,9 @@ def whole(tmp_path_factory):
 
 
 def test_two_processes_leave_the_same_bytes(whole, tmp_path):
-    said = ended(launch(*STUDY, "--out", str(tmp_path / "run"), "--processes", "2"), 0)
+    output = ended(launch(*STUDY, "--out", str(tmp_path / "run"), "--processes", "2"), 0)
     assert results(tmp_path / "run") == results(whole)
-    assert said.count("restarts ") == 1, "one process speaks"
+    assert output.count("restarts ") == 1, "one process speaks"
     assert len(Store(tmp_path / "run").finished()) == 72
     left = {"arrays", "curves.parquet", "params", "report", "study.json"}
     left |= {"timings.parquet", "trials.parquet"}
@@ -83,22 +83,22 @@ def test_a_process_that_dies_ends_the_run_and_the_run_resumes(whole, tmp_path):
     wait_for(process, directory, "checkpoints/000003")
     started = time.monotonic()
     os.kill(children(process.pid)[1], signal.SIGKILL)
-    said = ended(process, 1)
+    output = ended(process, 1)
     assert time.monotonic() - started < 30
-    assert "process 1 of 2" in said
-    assert "SIGKILL" in said
-    assert "rerun the same command to resume" in said
+    assert "process 1 of 2" in output
+    assert "SIGKILL" in output
+    assert "rerun the same command to resume" in output
 
     process = launch("resume", str(directory), "--processes", "2")
     wait_for(process, directory, "checkpoints/*[0-9]")
     process.send_signal(signal.SIGTERM)
-    said = ended(process, 130)
-    assert "resuming from checkpoint" in said
+    output = ended(process, 130)
+    assert "resuming from checkpoint" in output
     finished = Store(directory).finished()
     assert 0 < len(finished) < 72
 
-    said = ended(launch("resume", str(directory), "--checkpoint-minutes", "5"), 0)
-    assert "resuming from checkpoint" in said
+    output = ended(launch("resume", str(directory), "--checkpoint-minutes", "5"), 0)
+    assert "resuming from checkpoint" in output
     assert results(directory) == results(whole)
     assert not (directory / "parts").exists()
     assert not (directory / "checkpoints").exists()
@@ -107,6 +107,6 @@ def test_a_process_that_dies_ends_the_run_and_the_run_resumes(whole, tmp_path):
 def test_every_process_leaves_with_the_users_error(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     process = launch(*STUDY, "--out", str(tmp_path), "--processes", "2")
-    said = ended(process, 2)
-    assert said.count("is not empty and holds no study") == 1
-    assert "Traceback" not in said
+    output = ended(process, 2)
+    assert output.count("is not empty and holds no study") == 1
+    assert "Traceback" not in output

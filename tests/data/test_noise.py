@@ -59,8 +59,8 @@ def test_a_larger_share_redraws_those_of_a_smaller_one_and_others():
         at = drawn != 10
         assert at.sum() > changed
         if before is not None:
-            kept = before != 10
-            np.testing.assert_array_equal(drawn[kept], before[kept])
+            unchanged = before != 10
+            np.testing.assert_array_equal(drawn[unchanged], before[unchanged])
         before, changed = drawn, at.sum()
     assert changed == N
 

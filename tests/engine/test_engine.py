@@ -169,22 +169,22 @@ def test_devices_change_no_bit_and_slots_hardly_any(nets, record_property):
 
 
 def test_one_compilation_per_function():
-    with compilations() as made:
+    with compilations() as compiled:
         runner = engine_of(quadratic())
-    assert len(made) == 2, "segment and final"
+    assert len(compiled) == 2, "segment and final"
     assert set(runner.usage.compile_seconds) == {"segment", "final"}
-    with compilations() as made:
+    with compilations() as compiled:
         run(runner, [SHORT] * 40, range(40))
         run(runner, [replace(SHORT, learning_rate=0.3, noise=1.0, l2=2.0)], [7], seed=5)
         run(runner, [replace(SHORT, steps=77, patience=2.0, min_delta=0.5)], [0], interval=9)
         run(runner, [replace(SHORT, learning_rate=np.inf)] * 20, range(20), interval=1)
-    assert made == []
+    assert compiled == []
 
 
 def test_the_count_sees_a_compilation():
-    with compilations() as made:
+    with compilations() as compiled:
         jax.jit(lambda x: x * 3.0 + 1.25)(np.ones(7, np.float32))
-    assert len(made) == 1
+    assert len(compiled) == 1
 
 
 def test_other_statics_are_another_program():
@@ -361,13 +361,13 @@ def decayed():
 
 def parked(runner, configs, restarts, until, interval=10):
     """{position: its whole slot, on the host} of trials that ended at `until`."""
-    trials, found = trials_of(configs, restarts, 0, until), {}
+    trials, result = trials_of(configs, restarts, 0, until), {}
     for boundary in runner.run(trials, interval):
         if (ended := boundary.finished) is not None:
             rows = {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
-            assert not found.keys() & rows.keys()
-            found |= rows
-    return found
+            assert not result.keys() & rows.keys()
+            result |= rows
+    return result
 
 
 def continued(slot, config, until):
@@ -389,7 +389,7 @@ def words(tree):
 
 
 def after(outcome, step):
-    """An outcome as a trial has it that was given its state at `step`."""
+    """An outcome as a trial has it that was starts its state at `step`."""
     curve = [(at, values) for at, values in outcome.curve if at > step]
     return dataclasses.replace(outcome, curve=curve).bits()
 
@@ -428,24 +428,24 @@ def test_parked_trials_go_on_to_the_same_bits(nets, parked_nets, devices):
     assert {Status(s.status).name for s in slots.values()} == {"DONE", "STOPPED", "DIVERGED"}
     order = np.random.default_rng(1).permutation(40).tolist()
     fresh = set(order[::4])
-    given = {
+    starts = {
         position: continued(slots[i], configs[i], configs[i].steps)
         for position, i in enumerate(order)
         if i not in fresh
     }
-    assert len(given) == 30
+    assert len(starts) == 30
     runner = parked_nets if devices == 1 else parking(network(NET), NET, devices=devices)
     before = dataclasses.replace(runner.usage)
     ended = run(
-        runner, [configs[i] for i in order], [restarts[i] for i in order], interval=8, starts=given
+        runner, [configs[i] for i in order], [restarts[i] for i in order], interval=8, starts=starts
     )
     assert list(ended) == list(range(40))
     for position, i in enumerate(order):
-        start = int(slots[i].trial.step) if position in given else 0
+        start = int(slots[i].trial.step) if position in starts else 0
         assert ended[position].bits() == after(whole[i], start), i
-    made = runner.usage.busy_steps - before.busy_steps
-    starts = sum(int(given[position].trial.step) for position in given)
-    assert made == sum(outcome.steps for outcome in ended.values()) - starts
+    advanced = runner.usage.busy_steps - before.busy_steps
+    reached = sum(int(slot.trial.step) for slot in starts.values())
+    assert advanced == sum(outcome.steps for outcome in ended.values()) - reached
     assert runner.usage.slot_steps == runner.usage.segments * runner.n_slots * 8
     assert 0 <= runner.usage.share_busy() <= 1
 
@@ -456,9 +456,9 @@ def test_a_trial_may_end_and_go_on_several_times(decayed):
     slots = parked(decayed, configs, range(9), [10] * 9)
     for until in (20, 40, 50):
         trials = trials_of(configs, range(9), 0, [until] * 9)
-        given = {i: continued(slot, configs[i], until) for i, slot in slots.items()}
-        assert all(words(given[i].best) == words(slots[i].best) for i in slots)
-        (ended,) = [b.finished for b in decayed.run(trials, 10, starts=given) if b.finished]
+        starts = {i: continued(slot, configs[i], until) for i, slot in slots.items()}
+        assert all(words(starts[i].best) == words(slots[i].best) for i in slots)
+        (ended,) = [b.finished for b in decayed.run(trials, 10, starts=starts) if b.finished]
         slots = {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
     for i, outcome in whole.items():
         row = ended.index.tolist().index(i)
@@ -502,7 +502,7 @@ def test_a_child_draws_its_own_numbers_and_may_diverge():
 
 @pytest.fixture(scope="module")
 def others():
-    """New engines, which never held what they are given."""
+    """New engines, which never held what they are starts."""
     return [engine_of(network(NET), NET, devices=devices) for devices in (1, 8)]
 
 
@@ -518,11 +518,11 @@ def test_what_a_run_left_in_the_slots_goes_on_anywhere(nets, others, boundary):
     assert held
     assert not held.keys() & stopped.keys()
     left = [i for i in range(40) if i not in stopped]
-    given = {at: held[i] for at, i in enumerate(left) if i in held}
+    starts = {at: held[i] for at, i in enumerate(left) if i in held}
     for runner in others:
         ended = run(
             runner, [configs[i] for i in left], [restarts[i] for i in left],
-            interval=8, starts=given,
+            interval=8, starts=starts,
         )  # fmt: skip
         assert list(ended) == list(range(len(left)))
         for at, i in enumerate(left):
@@ -536,17 +536,17 @@ def test_load_and_adopt_are_compiled_once_and_only_if_used():
     slots = parked(runner, [SHORT] * 20, range(20), [10] * 20)
     going = {i: continued(slot, SHORT, 30) for i, slot in slots.items()}
     assert set(runner.usage.compile_seconds) == {"segment", "final"}
-    for given, name in ((going, "load"), ({3: left}, "adopt")):
-        with compilations() as made:
-            run(runner, [SHORT] * 20, range(20), starts=given)
-        assert len(made) == 1
+    for starts, name in ((going, "load"), ({3: left}, "adopt")):
+        with compilations() as compiled:
+            run(runner, [SHORT] * 20, range(20), starts=starts)
+        assert len(compiled) == 1
         assert list(runner.usage.compile_seconds)[-1] == name
         assert runner.usage.compile_seconds[name] > 0
         assert runner.usage.memory_bytes[name] > 0
-    with compilations() as made:
+    with compilations() as compiled:
         run(runner, [SHORT] * 40, range(40), starts=going | dict.fromkeys(range(30, 40), left))
         run(runner, [SHORT] * 20, range(20))
-    assert made == []
+    assert compiled == []
     assert set(runner.usage.compile_seconds) == {"segment", "final", "load", "adopt"}
 
 
@@ -557,8 +557,8 @@ def test_no_collectives_in_what_puts_trials_back():
     runner = engine_of(inheriting(), devices=8)
     run(runner, [SHORT], [0], stop=lambda: True)
     (slot,) = in_the_slots(runner).values()
-    given = {0: slot, 1: Inherited({"x": np.zeros(3, np.float32)})}
-    run(runner, [SHORT] * 2, range(2), starts=given)
+    starts = {0: slot, 1: Inherited({"x": np.zeros(3, np.float32)})}
+    run(runner, [SHORT] * 2, range(2), starts=starts)
     assert set(runner._compiled) == {"load", "adopt"}
     for compiled in runner._compiled.values():
         assert re.findall(COLLECTIVES, compiled.as_text()) == []
@@ -604,9 +604,9 @@ def test_bytes_per_slot_are_those_of_its_arrays():
 
 def test_events_say_how_far_each_trial_advanced(quad):
     configs = [replace(SHORT, steps=4 + i) for i in range(30)]
-    made = np.zeros(30, int)
+    advanced = np.zeros(30, int)
     for boundary in quad.run(trials_of(configs, range(30), 0), 10):
         if (event := boundary.evaluated) is not None:
-            made[event.index] += event.advanced
-            np.testing.assert_array_equal(made[event.index], event.step)
-    assert made.tolist() == [c.steps for c in configs]
+            advanced[event.index] += event.advanced
+            np.testing.assert_array_equal(advanced[event.index], event.step)
+    assert advanced.tolist() == [c.steps for c in configs]

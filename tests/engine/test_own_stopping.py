@@ -166,13 +166,13 @@ def test_a_parked_trial_goes_on_with_its_memory(runner):
         if (ended := boundary.finished) is not None:
             slots |= {int(i): take(ended.parked, row) for row, i in enumerate(ended.index)}
     assert sorted(slots) == list(range(18))
-    given = {}
+    starts = {}
     for i, slot in slots.items():
         assert slot.memory["evaluations"] == 2
         child = take(trials_of([configs[i]], [i], 0), 0)
         running = np.int32(Status.RUNNING)
-        given[i] = slot._replace(trial=replace(child, step=slot.trial.step), status=running)
-    for i, outcome in run(parking, configs, range(18), interval=5, starts=given).items():
+        starts[i] = slot._replace(trial=replace(child, step=slot.trial.step), status=running)
+    for i, outcome in run(parking, configs, range(18), interval=5, starts=starts).items():
         expected = whole[i].status, whole[i].steps, whole[i].best_step
         assert (outcome.status, outcome.steps, outcome.best_step) == expected
     assert {outcome.steps for outcome in whole.values()} == {15, 25, 60}

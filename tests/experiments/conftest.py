@@ -15,10 +15,10 @@ from tests.experiments.studies import launch
 def compiled_programs() -> Iterator[list[str]]:
     """The text of every program that the engines of a study compile."""
     texts: list[str] = []
-    made = Engine.__init__
+    original = Engine.__init__
 
     def noted(self, *arguments, **options):
-        made(self, *arguments, **options)
+        original(self, *arguments, **options)
         texts.extend(program.as_text() for program in (self._segment, self._final))
 
     with pytest.MonkeyPatch.context() as patch:

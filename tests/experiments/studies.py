@@ -90,15 +90,15 @@ def by_the_others(
     for field, value in {"group": group, **where}.items():
         trials = trials[trials[field] == value]
     names = list(trials["point"].unique())
-    found = {}
+    result = {}
     for restart in sorted(trials["restart"].unique()):
         others = trials[trials["restart"] != restart]
         means = [sign * others.loc[others["point"] == name, by].astype(float).mean()
                  for name in names]  # fmt: skip
         name = names[int(np.argmax(means))]
         row = trials[(trials["point"] == name) & (trials["restart"] == restart)]
-        found[restart] = float(row[column].iloc[0])
-    return pd.Series(found)
+        result[restart] = float(row[column].iloc[0])
+    return pd.Series(result)
 
 
 Compared = tuple[str, str, str, tuple[float, float], dict[str, Any]]
@@ -111,9 +111,9 @@ def check_differences(
     """The claim's effects are the differences of these methods, computed from the Parquet file."""
     trials = trials_of(table.directory)
     assert set(trials["status"]) <= {"done", "stopped"}
-    found = effects(module, name, table)
-    assert len(found) == len(expected)
-    for effect, (column, larger, smaller, bounds, where) in zip(found, expected, strict=True):
+    result = effects(module, name, table)
+    assert len(result) == len(expected)
+    for effect, (column, larger, smaller, bounds, where) in zip(result, expected, strict=True):
         a, b = (
             by_the_others(trials, group, column, by, sign, **where) for group in (larger, smaller)
         )

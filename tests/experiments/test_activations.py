@@ -83,15 +83,15 @@ def test_a_step_and_what_is_watched_are_the_gradients(name):
         rate = 0.1 * (1 + np.cos(np.pi * i / 100)) / 2
         velocity = jax.tree.map(lambda v, g: 0.9 * v - rate * g, velocity, slopes)  # noqa: B023
         pairs = jax.tree.map(jnp.add, pairs, velocity)
-        state, told = step(state, at_step(trial, jnp.int32(i)), data)
-        np.testing.assert_allclose(told["loss"], value, rtol=1e-5)
+        state, metrics = step(state, at_step(trial, jnp.int32(i)), data)
+        np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
         for layer, (slope, _) in enumerate(slopes):
             size = np.sqrt(np.square(np.float64(slope)).mean())
-            np.testing.assert_allclose(told[f"gradient_{layer}"], size, rtol=1e-4)
-        for found, expected in zip(jax.tree.leaves(layers(state.params, 3)),
+            np.testing.assert_allclose(metrics[f"gradient_{layer}"], size, rtol=1e-4)
+        for result, expected in zip(jax.tree.leaves(layers(state.params, 3)),
                                    jax.tree.leaves(pairs), strict=True):  # fmt: skip
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    assert "gradient_4" not in told
+            np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+    assert "gradient_4" not in metrics
 
 
 def test_layers_are_told_from_below():
@@ -100,10 +100,10 @@ def test_layers_are_told_from_below():
     task, trial, data, state = begun(config)
     x, y = examples(data["train"], epoch_rows(data["order"], jnp.int32(0), 50, 1000))
     slopes = jax.grad(loss)(layers(state.params, 10), jnp.tanh, x.reshape(50, -1), y)
-    told = jax.jit(task.step)(state, trial, data)[1]
-    found = [float(told[f"gradient_{i}"]) for i in range(11)]
+    metrics = jax.jit(task.step)(state, trial, data)[1]
+    result = [float(metrics[f"gradient_{i}"]) for i in range(11)]
     expected = [np.sqrt(np.square(np.float64(w)).mean()) for w, _ in slopes]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(result, expected, rtol=1e-4)
 
 
 def test_the_gain_scales_weights_and_the_bias_is_that_of_hidden_units():
@@ -148,16 +148,16 @@ def units(params, name: str, depth: int, x: np.ndarray) -> dict[str, float]:
 def test_units_are_measured_on_every_split(smoke):
     rows = trials_of(smoke).set_index("trial")
     for name in ("sigmoid", "relu"):
-        kept = snapshots.load(smoke, f"activation={name}")
-        assert len(kept) == 3
-        for trial, params in kept.items():
+        variables = snapshots.load(smoke, f"activation={name}")
+        assert len(variables) == 3
+        for trial, params in variables.items():
             task = task_of(activations, Config(activation=name, depth=2, width=8))
-            told = rows.loc[trial]
-            view = task.view(trial_of(Config(), told["restart"]), task.data)
+            metrics = rows.loc[trial]
+            view = task.view(trial_of(Config(), metrics["restart"]), task.data)
             for part in ("train", "valid", "test"):
                 x, _ = examples(view[part])
                 for measure, share in units(params, name, 2, np.array(x)).items():
-                    np.testing.assert_allclose(told[f"{part}/{measure}"], share, atol=2e-3)
+                    np.testing.assert_allclose(metrics[f"{part}/{measure}"], share, atol=2e-3)
     relu = rows[rows["activation"] == "relu"]
     assert (relu["train/zeros"] > 0.1).all()
     assert (rows.loc[rows["activation"] == "sigmoid", "train/zeros"] == 0).all()
@@ -173,10 +173,10 @@ def test_units_that_are_off_for_some_are_not_off():
                          ("sigmoid", {"bias": -7.0}), ("relu", {})]:  # fmt: skip
         config = Config(**{"activation": name, "depth": 2, "width": 16} | fields)
         task, trial, _, state = begun(config)
-        told = jax.jit(partial(task.evaluate, split=task.data["test"]))(state.params, trial)
+        metrics = jax.jit(partial(task.evaluate, split=task.data["test"]))(state.params, trial)
         expected = units(state.params, name, config.depth, np.array(task.data["test"].x))
         for measure, share in expected.items():
-            total, count = told[measure]
+            total, count = metrics[measure]
             np.testing.assert_allclose(total / count, share, atol=2e-3)
         if fields:
             assert max(expected["off"], expected["flat"]) > 0.3
@@ -191,8 +191,8 @@ def test_every_network_is_trained_once(smoke):
     rows = trials_of(smoke)
     assert len(rows) == rows["trial"].nunique() == 6
     assert set(rows["status"]) == {"done"}
-    found = rows.groupby("activation")["restart"].apply(sorted).to_dict()
-    assert found == {"relu": [0, 1, 2], "sigmoid": [0, 1, 2]}
+    result = rows.groupby("activation")["restart"].apply(sorted).to_dict()
+    assert result == {"relu": [0, 1, 2], "sigmoid": [0, 1, 2]}
     written = {path.name for path in (smoke / "report").iterdir()}
     assert {"gradients.png", "accuracy.png", "units.png"} <= written
 
@@ -290,30 +290,30 @@ def test_first_hidden_layer_against_last_over_training(short):
     def ratios(name: str, gain: float) -> np.ndarray:
         group = row(name, DEEP, gain)
         chosen = studies.by_the_others(rows, group, "learning_rate", "valid/loss", -1)
-        found = []
+        result = []
         for restart, rate in chosen.items():
             here = (rows["group"] == group) & (rows["restart"] == restart)
             (trial,) = rows.loc[here & np.isclose(rows["learning_rate"], rate), "trial"]
             curve = np.log10(curves[curves["trial"] == trial].filter(like="gradient").dropna())
             assert len(curve) == 2
-            found.append((curve["train/gradient_0"] - curve["train/gradient_5"]).mean())
-        return np.array(found, np.float64)
+            result.append((curve["train/gradient_0"] - curve["train/gradient_5"]).mean())
+        return np.array(result, np.float64)
 
-    found = effects(activations, "gradients-vanish-in-training", Study(short))
+    result = effects(activations, "gradients-vanish-in-training", Study(short))
     own = {"sigmoid": GLOROT, "tanh": GLOROT, "relu": HE}
-    for effect, (a, b) in zip(found, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True):
+    for effect, (a, b) in zip(result, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True):
         np.testing.assert_allclose(
             effect.values, ratios(a, own[a]) - ratios(b, own[b]), rtol=1e-4, atol=1e-6
         )
         assert effect.expected == POSITIVE
         assert effect.measured.endswith(f": {row(a, DEEP)} − {row(b, DEEP)}")
-    assert (found[0].values > 0).all()
+    assert (result[0].values > 0).all()
 
 
 def test_zeros_are_those_of_trained_relu(short):
     rows = trials_of(short)
-    found = effects(activations, "relu-is-sparse", Study(short))
-    for effect, depth in zip(found, (2, 6), strict=True):
+    result = effects(activations, "relu-is-sparse", Study(short))
+    for effect, depth in zip(result, (2, 6), strict=True):
         group = f"relu, {depth} layers, He"
         expected = studies.by_the_others(rows, group, "train/zeros", "valid/loss", -1)
         np.testing.assert_allclose(effect.values, expected.to_numpy(), rtol=1e-6)
@@ -322,12 +322,12 @@ def test_zeros_are_those_of_trained_relu(short):
 
 
 def test_units_are_counted_at_the_largest_and_the_smallest_rate(short):
-    rows, found = trials_of(short), effects(activations, "large-rates-cost-units", Study(short))
+    rows, result = trials_of(short), effects(activations, "large-rates-cost-units", Study(short))
     expected = [
         ("tanh", 1.0, "train/flat", "near 0, tanh"),
         ("relu", 1.414, "train/off", "off, ReLU"),
     ]
-    for effect, (name, gain, column, words) in zip(found, expected, strict=True):
+    for effect, (name, gain, column, words) in zip(result, expected, strict=True):
         here = (rows["activation"] == name) & (rows["depth"] == 2) & np.isclose(rows["gain"], gain)
         ours = rows[here].sort_values("restart")
         high, low = (ours.loc[np.isclose(ours["learning_rate"], rate), column].to_numpy(np.float64)
@@ -360,8 +360,8 @@ def test_units_are_drawn_by_learning_rate_and_depth(tmp_path):
 
 
 def six_layers(name: str, gain: float) -> dict:
-    made = {"activation": name, "depth": 6, "gain": gain, "bias": 0.0}
-    return {"group": row(name, 6, gain)} | made
+    settings = {"activation": name, "depth": 6, "gain": gain, "bias": 0.0}
+    return {"group": row(name, 6, gain)} | settings
 
 
 def test_gradients_are_drawn_at_the_start_and_at_the_end(tmp_path):
@@ -413,9 +413,9 @@ def test_a_diverged_restart_leaves_the_ratios_of_the_others(tmp_path):
     logs = {"0/0": [1], "0/1": [0, 2], "0/2": [7, 8],
             "1/0": [5, 4], "1/1": [3, 2], "1/2": [],
             "2/0": [9], "2/1": [2, 6], "2/2": [1, 1]}  # fmt: skip
-    rows = [{"trial": trial, "step": 10 * n if len(found) > 1 else 7,
+    rows = [{"trial": trial, "step": 10 * n if len(result) > 1 else 7,
              **{f"train/gradient_{i}": 10.0 ** (log if i == 0 else 0) for i in range(6)}}
-            for trial, found in logs.items() for n, log in enumerate(found)]  # fmt: skip
+            for trial, result in logs.items() for n, log in enumerate(result)]  # fmt: skip
     table.curves = pd.DataFrame(rows)
     tanh, relu = effects(activations, "gradients-vanish-in-training", table)
     np.testing.assert_allclose(tanh.values, [4.5 - 1, 2.5 - 1, np.nan], rtol=1e-12)

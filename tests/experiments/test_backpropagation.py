@@ -71,7 +71,7 @@ def test_a_step_is_that_of_the_first_m_examples(error, m, depth):
     x, y = (np.array(part)[:m] for part in examples(data["train"]))
     assert len(x) == m
     layers = layers_of(state.params)
-    after, told = jax.jit(task.step)(state, trial, data)
+    after, metrics = jax.jit(task.step)(state, trial, data)
     activations, terms = terms_of(layers, x, y)
     share = rate / m if error == MEAN else rate
     for (w, b), moved, a, term in zip(
@@ -80,7 +80,7 @@ def test_a_step_is_that_of_the_first_m_examples(error, m, depth):
         np.testing.assert_allclose(moved[0], w + share * term.T @ a, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(moved[1], b + share * term.sum(axis=0), rtol=1e-4, atol=1e-6)
     loss = 0.5 * np.mean((target(y) - activations[-1][:, 0]) ** 2)
-    np.testing.assert_allclose(told["loss"], loss, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
 
 
 def test_examples_beyond_m_are_left_out():
@@ -132,14 +132,14 @@ def test_error_terms_are_those_of_numpy(smoke):
     rows = trials_of(smoke).set_index("trial")
     followed = rows[rows["group"].isin(["baseline", *(f"2 layers, {name}" for name in DEEP)])]
     assert len(followed) == 4 * 3
-    kept = {
+    variables = {
         trial: params
         for program in ("error=mean depth=1", "error=mean depth=2")
         for trial, params in snapshots.load(smoke, program).items()
     }
     x, y = split(load("diabetes"), seed=0).test
     for trial, row in followed.to_dict("index").items():
-        layers = layers_of(kept[trial])
+        layers = layers_of(variables[trial])
         _, terms = terms_of(layers, x, y)
         sizes = [np.linalg.norm(term, axis=1) for term in terms]
         means = [np.exp(np.log(size / sizes[-1]).mean()) for size in sizes]
@@ -165,8 +165,8 @@ def test_a_gradient_that_is_wrong_is_seen(monkeypatch):
         return [first._replace(bias=first.bias * 1.01), *others]
 
     monkeypatch.setattr(backpropagation, "weight_steps", wrong)
-    told = means(jax.jit(task.evaluate)(state.params, trial, data["valid"]))
-    np.testing.assert_allclose(told["apart"], 0.01, rtol=1e-2)
+    metrics = means(jax.jit(task.evaluate)(state.params, trial, data["valid"]))
+    np.testing.assert_allclose(metrics["apart"], 0.01, rtol=1e-2)
 
 
 PRINTED = {  # by the notes: (value, unit of its last digit)
@@ -237,8 +237,8 @@ def test_usable_rates_are_the_largest_that_end_well(tmp_path):
     ]
     pd.DataFrame(curves).to_parquet(tmp_path / "curves.parquet")
     table = made_up(tmp_path, [setting for setting, *_ in ends], restarts=2)
-    found = backpropagation.usable_rates(table, SUM)
-    assert {m: rates.tolist() for m, rates in found.items()} == {16.0: [2.0, 4.0], 256.0: [0.5, 0]}
+    result = backpropagation.usable_rates(table, SUM)
+    assert {m: rates.tolist() for m, rates in result.items()} == {16.0: [2.0, 4.0], 256.0: [0.5, 0]}
     assert backpropagation.usable_rates(table, MEAN) == {}
 
 
@@ -246,11 +246,11 @@ def usable_by_hand(directory, error: str) -> dict[float, np.ndarray]:
     rows, curves = trials_of(directory), pd.read_parquet(directory / "curves.parquet")
     last = curves[curves["step"] == 20].set_index("trial")["train/loss"]
     rows = rows[(rows["error"] == error) & (rows["depth"] == 1) & (rows["scale"] == 1)]
-    found: dict[float, list[float]] = {}
+    result: dict[float, list[float]] = {}
     for (m, _), some in rows.groupby(["examples", "restart"]):
         good = some.loc[some["trial"].map(last) < USABLE, "learning_rate"]
-        found.setdefault(m, []).append(good.max() if len(good) else 0.0)
-    return {m: np.array(rates) for m, rates in found.items()}
+        result.setdefault(m, []).append(good.max() if len(good) else 0.0)
+    return {m: np.array(rates) for m, rates in result.items()}
 
 
 @pytest.mark.parametrize(
@@ -373,8 +373,8 @@ def test_columns_are_judged_at_every_depth(deeper, name, monkeypatch):
         for group in groups
         for depth in (2, 4, 6)
     ]
-    found = effects(backpropagation, name, deeper)
-    for effect, values in zip(found, expected, strict=True):
+    result = effects(backpropagation, name, deeper)
+    for effect, values in zip(result, expected, strict=True):
         assert len(values) == 3
         np.testing.assert_allclose(effect.values, values, rtol=1e-6)
         assert effect.expected == bounds

@@ -70,7 +70,7 @@ def test_a_step_is_on_the_labels_of_the_view():
     task, trial = task_of(capacity, config), trial_of(config)
     data = task.view(trial, {"pool": task.data["pool"]})
     state = task.init(trial, data)
-    after, told = jax.jit(task.step)(state, at_step(trial, np.int32(0)), data)
+    after, metrics = jax.jit(task.step)(state, at_step(trial, np.int32(0)), data)
     rows = epoch_rows(data["order"], np.int32(0), 50, 200)
     x, y = (np.array(part) for part in examples(data["train"], rows))
     x = np.float64(x).reshape(50, -1)
@@ -80,7 +80,7 @@ def test_a_step_is_on_the_labels_of_the_view():
     h = np.maximum(x @ hidden["weight"].T + hidden["bias"], 0)
     z = h @ output["weight"].T + output["bias"]
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(told["loss"], -np.log(p[np.arange(50), y]).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], -np.log(p[np.arange(50), y]).mean(), rtol=1e-5)
     slope = (p - np.eye(10)[y]).T @ h / 50
     moved = np.float64(after.params["output"]["weight"]) - output["weight"]
     np.testing.assert_allclose(moved, -0.2 * slope, rtol=1e-3, atol=1e-6)
@@ -193,13 +193,13 @@ def test_the_table_has_widths_then_depths_and_sizes():
 
 
 def test_axes_of_the_command_line_are_honoured():
-    found = points("--width", 2, 4, "--label-noise", 0.1, 0.3, "--momentum", 0.5)
-    assert [{k: v for k, v in p.items() if k != "group"} for p in found] == [
+    result = points("--width", 2, 4, "--label-noise", 0.1, 0.3, "--momentum", 0.5)
+    assert [{k: v for k, v in p.items() if k != "group"} for p in result] == [
         {"width": width, "label_noise": noise, "momentum": 0.5}
         for width in (2, 4)
         for noise in (0.1, 0.3)
     ]
-    assert len({p["group"] for p in found}) == 2
+    assert len({p["group"] for p in result}) == 2
     for flag, values in [("learning-rate", (0.2, 0.3)), ("steps", (10, 20)), ("batch-size", (5,))]:
         crossed = [p | {flag.replace("-", "_"): value} for p in points() for value in values]
         assert points(f"--{flag}", *values) == crossed
@@ -264,8 +264,8 @@ def test_widths_are_compared_at_every_noise(full, name, monkeypatch):
         for column, a, b, bounds in PAIRS[name]
         for noise in shares
     ]
-    found = effects(capacity, name, full)
-    for effect, (values, bounds) in zip(found, expected, strict=True):
+    result = effects(capacity, name, full)
+    for effect, (values, bounds) in zip(result, expected, strict=True):
         np.testing.assert_allclose(effect.values, values, rtol=1e-12)
         assert effect.expected == bounds
 
@@ -276,11 +276,11 @@ def test_peaks_are_compared_with_those_of_less_noise(full, monkeypatch):
     for noise in NOISES:
         losses = [column_at(full.trials, width, noise, "test/loss") for width in (2, 8, 16)]
         peaks.append(max(losses, key=np.mean))
-    found = effects(capacity, "more-noise-higher-peak", full)
-    for effect, less, more in zip(found, peaks, peaks[1:], strict=False):
+    result = effects(capacity, "more-noise-higher-peak", full)
+    for effect, less, more in zip(result, peaks, peaks[1:], strict=False):
         np.testing.assert_allclose(effect.values, more - less, rtol=1e-12)
         assert effect.expected == POSITIVE
-    assert len(found) == 2
+    assert len(result) == 2
 
 
 def test_the_deepest_is_compared_with_the_shallowest(tmp_path):

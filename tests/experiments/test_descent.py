@@ -92,9 +92,9 @@ def test_the_slope_has_two_hollows_and_a_hump_between():
     # What counts as beyond the hump is beyond its crest, and before the deeper hollow.
     assert crests[0] <= descent.CREST < hollows[1]
     for w in np.random.default_rng(0).normal(size=(20, 2)) * 2:
-        found = jax.value_and_grad(descent.hump)(jnp.asarray(w, jnp.float32))
-        np.testing.assert_allclose(found[0], hump(w), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[1], hump_slope(w), rtol=1e-5, atol=1e-5)
+        result = jax.value_and_grad(descent.hump)(jnp.asarray(w, jnp.float32))
+        np.testing.assert_allclose(result[0], hump(w), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[1], hump_slope(w), rtol=1e-5, atol=1e-5)
 
 
 def test_the_valley_is_the_mean_squared_error_of_one_unit():
@@ -102,9 +102,9 @@ def test_the_valley_is_the_mean_squared_error_of_one_unit():
     assert np.corrcoef(x.T)[0, 1] > 0.7, "strongly correlated"
     single = [jnp.asarray(part, jnp.float32) for part in (x, y)]
     for w in np.random.default_rng(0).normal(size=(10, 2)) * 2:
-        found = jax.value_and_grad(descent.squared_errors)(jnp.asarray(w, jnp.float32), *single)
-        np.testing.assert_allclose(found[0], valley(w, x, y), rtol=1e-5)
-        np.testing.assert_allclose(found[1], valley_slope(w, x, y), rtol=1e-4, atol=1e-7)
+        result = jax.value_and_grad(descent.squared_errors)(jnp.asarray(w, jnp.float32), *single)
+        np.testing.assert_allclose(result[0], valley(w, x, y), rtol=1e-5)
+        np.testing.assert_allclose(result[1], valley_slope(w, x, y), rtol=1e-4, atol=1e-7)
 
 
 # The ways
@@ -148,8 +148,8 @@ def test_restarts_start_around_the_same_place(full):
             restart: {tuple(paths[trial].reshape(-1, 2)[0]) for trial in some["trial"]}
             for restart, some in chosen.groupby("restart")
         }
-        assert [len(found) for found in begun.values()] == [1] * 12, "the same at every point"
-        starts = np.array([found.pop() for found in begun.values()])
+        assert [len(result) for result in begun.values()] == [1] * 12, "the same at every point"
+        starts = np.array([result.pop() for result in begun.values()])
         assert len(np.unique(starts, axis=0)) == 12
         np.testing.assert_allclose(starts.mean(axis=0), centre, atol=4 * 0.3 / np.sqrt(12))
         np.testing.assert_allclose(starts.std(), np.std(centre), rtol=0.3)
@@ -259,15 +259,15 @@ def test_only_what_is_reported_is_measured(full):
 
 def test_crossing_is_counted_of_the_way_and_staying_of_its_end(full):
     rows, table = trials_of(full), Study(full)
-    found = effects(descent, "momentum-crosses-the-hump", table)
+    result = effects(descent, "momentum-crosses-the-hump", table)
     bounds = [("momentum 0.9", (0.9, np.inf)), ("baseline", (-np.inf, 0.1))]
-    for effect, (group, expected) in zip(found, bounds, strict=True):
+    for effect, (group, expected) in zip(result, bounds, strict=True):
         np.testing.assert_array_equal(effect.values, column(rows, HUMP, group, "reached"))
         assert effect.expected == expected
         assert effect.share
-    assert found[0].values.mean() > found[1].values.mean()
-    found = effects(descent, "momentum-stays-in-the-deeper-minimum", table)
-    for stays, group in zip(found, ("momentum 0.9", "momentum 0.99"), strict=True):
+    assert result[0].values.mean() > result[1].values.mean()
+    result = effects(descent, "momentum-stays-in-the-deeper-minimum", table)
+    for stays, group in zip(result, ("momentum 0.9", "momentum 0.99"), strict=True):
         np.testing.assert_array_equal(stays.values, column(rows, HUMP, group, "train/crossed"))
         assert stays.share
         assert stays.expected == (0.9, np.inf)
@@ -275,8 +275,8 @@ def test_crossing_is_counted_of_the_way_and_staying_of_its_end(full):
 
 def test_what_is_left_of_the_error_in_the_valley_is_compared(full):
     rows = trials_of(full)
-    found = effects(descent, "momentum-is-faster-in-a-valley", Study(full))
-    for effect, group in zip(found, ("momentum 0.5", "momentum 0.9"), strict=True):
+    result = effects(descent, "momentum-is-faster-in-a-valley", Study(full))
+    for effect, group in zip(result, ("momentum 0.5", "momentum 0.9"), strict=True):
         left, plain = (column(rows, VALLEY, g, "train/loss") for g in (group, "baseline"))
         np.testing.assert_allclose(effect.values, left - plain, rtol=1e-12)
         assert effect.expected == NEGATIVE

@@ -45,9 +45,9 @@ def test_what_are_no_widths_is_refused(hidden):
 
 def test_no_widths_end_the_command_with_one_message(capsys):
     assert studies.main(["dropout", "--preset", "smoke", "--hidden", "12-x", "--plan"]) == 2
-    said = capsys.readouterr()
-    assert "--hidden: expected widths" in said.err
-    assert "12-x" in said.err
+    printed = capsys.readouterr()
+    assert "--hidden: expected widths" in printed.err
+    assert "12-x" in printed.err
 
 
 def test_the_papers_rows_have_its_settings():
@@ -104,8 +104,8 @@ def test_sparsity_is_the_divergence_of_numpy():
     )
     traced = {name: jnp.asarray(h, jnp.float32) for name, h in layers.items()}
     for strength in (0.0, 1.0, 0.3):
-        found = sparsity(traced, SimpleNamespace(kl=jnp.float32(strength)))
-        np.testing.assert_allclose(found, strength * kl.sum(), rtol=1e-5)
+        result = sparsity(traced, SimpleNamespace(kl=jnp.float32(strength)))
+        np.testing.assert_allclose(result, strength * kl.sum(), rtol=1e-5)
     silent = {"hidden_0": jnp.full((2, 4), np.log(SPARSITY / (1 - SPARSITY)), jnp.float32)}
     np.testing.assert_allclose(sparsity(silent, SimpleNamespace(kl=jnp.float32(1))), 0, atol=1e-6)
 
@@ -133,12 +133,12 @@ def scores(params, x, masks=None) -> np.ndarray:
 
 
 def test_numbers_are_those_of_the_weights_kept(smoke):
-    rows, kept = trials_of(smoke).set_index("trial"), snapshots.load(smoke, "dropout")
-    assert set(kept) == set(rows.index)
+    rows, variables = trials_of(smoke).set_index("trial"), snapshots.load(smoke, "dropout")
+    assert set(variables) == set(rows.index)
     test = split(load("digits"), train_size=300, valid_size=288, seed=0).test
     inputs = np.float64(test.x).reshape(len(test.x), -1)
     rng = np.random.default_rng(0)
-    for trial, params in kept.items():
+    for trial, params in variables.items():
         row, z = rows.loc[trial], scores(params, inputs)
         loss = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), test.y]
         np.testing.assert_allclose(row["test/loss"], loss.mean(), rtol=1e-4)
@@ -168,8 +168,8 @@ def stepped(**fields):
     task, trial = task_of(dropout, config), trial_of(config)
     data = task.view(trial, {name: part for name, part in task.data.items() if name != "test"})
     state = task.init(trial, data)
-    after, told = jax.jit(task.step)(state, trial, data)
-    return state.params, after.params, float(told["loss"])
+    after, metrics = jax.jit(task.step)(state, trial, data)
+    return state.params, after.params, float(metrics["loss"])
 
 
 def same(a, b) -> bool:
@@ -267,10 +267,10 @@ def full(smoke):
 def chosen(table, column: str, hidden: str, size: int, group: str) -> np.ndarray:
     rows = table.trials
     rows = rows[rows["table"] == "rates"]
-    found = studies.by_the_others(
+    result = studies.by_the_others(
         rows, group, column, "valid/loss", -1, hidden=hidden, train_size=size
     )
-    return found.to_numpy()
+    return result.to_numpy()
 
 
 def gain(table, hidden: str, size: int) -> np.ndarray:
@@ -282,9 +282,9 @@ def gain(table, hidden: str, size: int) -> np.ndarray:
 
 def test_gains_are_falls_of_the_test_loss(full, monkeypatch):
     untrained(monkeypatch)
-    found = effects(dropout, "dropout-helps", full)
+    result = effects(dropout, "dropout-helps", full)
     keys = [("32", 300), ("128", 100), ("128", 300), ("128", 1000), ("512", 300)]
-    for effect, key in zip(found, keys, strict=True):
+    for effect, key in zip(result, keys, strict=True):
         np.testing.assert_allclose(effect.values, gain(full, *key), rtol=1e-9)
         assert effect.expected == POSITIVE
         assert f"width {key[0]}, {key[1]} examples" in effect.measured
@@ -306,8 +306,8 @@ def test_gains_are_compared(full, name, larger, smaller, monkeypatch):
 
 def test_largest_weights_are_compared_at_every_width(full, monkeypatch):
     untrained(monkeypatch)
-    found = effects(dropout, "largest-weights-dominate-less", full)
-    for effect, hidden in zip(found, WIDTHS, strict=True):
+    result = effects(dropout, "largest-weights-dominate-less", full)
+    for effect, hidden in zip(result, WIDTHS, strict=True):
         dropped, without = (chosen(full, "top_share", hidden, 300, g)
                             for g in ("dropout", "baseline"))  # fmt: skip
         np.testing.assert_allclose(effect.values, dropped - without, rtol=1e-9)
@@ -326,8 +326,8 @@ def test_columns_are_judged_at_every_rate_of_the_middle(full, name, column, boun
     rows = full.trials
     for field, value in MIDDLE.items():
         rows = rows[rows[field] == value]
-    found = effects(dropout, name, full)
-    for effect, rate in zip(found, RATES, strict=True):
+    result = effects(dropout, name, full)
+    for effect, rate in zip(result, RATES, strict=True):
         expected = rows[rows["dropout_rate"] == rate].sort_values("restart")[column]
         assert len(expected) == 3
         np.testing.assert_allclose(effect.values, expected, rtol=1e-9)

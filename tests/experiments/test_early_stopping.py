@@ -117,15 +117,15 @@ def test_the_best_is_kept_or_the_last(smoke, oracle, curves):
         if row["keep_weights"] == ORACLE:
             assert row["valid/peeked_loss"] == row["test/loss"]
             assert row["valid/loss"] != row["test/loss"]
-        kept = curve.loc[curve["step"] == row["best_step"], "valid/loss"].item()
-        np.testing.assert_allclose(row["valid/loss"], kept, rtol=1e-5)
+        best_loss = curve.loc[curve["step"] == row["best_step"], "valid/loss"].item()
+        np.testing.assert_allclose(row["valid/loss"], best_loss, rtol=1e-5)
 
 
 def test_the_numbers_are_those_of_the_weights_kept(smoke, oracle):
     test = split(load("digits"), train_size=300, seed=0).test
     x = np.float64(test.x).reshape(len(test.x), -1)
-    kept = {LAST: smoke, BEST: smoke, ORACLE: oracle}
-    for keep, directory in kept.items():
+    directories = {LAST: smoke, BEST: smoke, ORACLE: oracle}
+    for keep, directory in directories.items():
         rows = trials_of(directory).set_index("trial")
         program = f"keep_weights={keep}" if keep != ORACLE else "early_stopping"
         weights = snapshots.load(directory, program)
@@ -265,8 +265,8 @@ def test_what_is_missed_is_a_share_of_the_oracles_gain(tmp_path):
     rows = trials_of(study.directory)
     last, best = (by_the_others(rows, name, "test/loss", "valid/loss", -1)
                   for name in ("baseline", ORACLE))  # fmt: skip
-    found = effects(early_stopping, NEARS, study)
-    for name, effect in zip(CRITERIA, found, strict=True):
+    result = effects(early_stopping, NEARS, study)
+    for name, effect in zip(CRITERIA, result, strict=True):
         mine = by_the_others(rows, name, "test/loss", "valid/loss", -1)
         np.testing.assert_allclose(effect.values, (mine - best) / (last - best).mean(), rtol=1e-9)
         assert effect.expected == (-np.inf, 0.1)
@@ -277,8 +277,8 @@ def test_the_slowest_threshold_is_compared_with_the_fastest(smoke, name, monkeyp
     untrained(monkeypatch)
     column, sign = SLOWER[name]
     rows = trials_of(smoke).sort_values("restart")
-    found = effects(early_stopping, name, Study(smoke))
-    for (criterion, thresholds), effect in zip(CRITERIA.items(), found, strict=True):
+    result = effects(early_stopping, name, Study(smoke))
+    for (criterion, thresholds), effect in zip(CRITERIA.items(), result, strict=True):
         mine = rows[rows["group"] == criterion]
         threshold_of = mine[f"protocol/{FIELDS[criterion]}"]
         fast, slow = (
@@ -295,8 +295,8 @@ def test_the_slowest_threshold_is_compared_with_the_fastest(smoke, name, monkeyp
 def test_steps_are_counted_at_the_threshold_that_is_chosen(smoke, monkeypatch):
     untrained(monkeypatch)
     rows = trials_of(smoke)
-    found = effects(early_stopping, "early-stopping-saves-steps", Study(smoke))
-    for name, effect in zip(CRITERIA, found, strict=True):
+    result = effects(early_stopping, "early-stopping-saves-steps", Study(smoke))
+    for name, effect in zip(CRITERIA, result, strict=True):
         steps = by_the_others(rows, name, "steps", "valid/loss", -1)
         np.testing.assert_allclose(effect.values, steps / 300, rtol=1e-12)
         assert effect.expected == (-np.inf, 0.75)

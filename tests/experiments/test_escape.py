@@ -170,16 +170,16 @@ def test_solved_is_right_on_all_rows(smoke):
     for centre in ("layers", "solution", "trap"):
         for trial, params in snapshots.load(smoke, f"centre={centre}").items():
             ends = np.float64(ravel_pytree(params)[0])
-            told, correct = rows.loc[trial], right(ends)
-            seen.add((correct.sum() == 4, told["steps"] < 200))
+            metrics, correct = rows.loc[trial], right(ends)
+            seen.add((correct.sum() == 4, metrics["steps"] < 200))
             for split in ("train", "valid", "test"):
-                assert told[f"{split}/solved"] == correct.all()
-                assert told[f"{split}/accuracy"] == correct.mean()
+                assert metrics[f"{split}/solved"] == correct.all()
+                assert metrics[f"{split}/accuracy"] == correct.mean()
             np.testing.assert_allclose(
-                told["train/loss"], loss_and_gradient(ends)[0], rtol=1e-3, atol=1e-6
+                metrics["train/loss"], loss_and_gradient(ends)[0], rtol=1e-3, atol=1e-6
             )
-            assert told["status"] == ("stopped" if told["steps"] < 200 else told["status"])
-            assert told["steps"] == 200 or correct.all(), "only a solved one stops"
+            assert metrics["status"] == ("stopped" if metrics["steps"] < 200 else metrics["status"])
+            assert metrics["steps"] == 200 or correct.all(), "only a solved one stops"
     assert {(True, True), (False, False)} <= seen
 
 
@@ -257,8 +257,8 @@ def solved(rows) -> np.ndarray:
 
 @pytest.mark.parametrize("name", THROWN)
 def test_two_throws_around_a_centre_are_compared(short, name):
-    rows, found = trials_of(short), effects(escape, name, Study(short))
-    for effect, (centre, more, fewer) in zip(found, THROWN[name], strict=True):
+    rows, result = trials_of(short), effects(escape, name, Study(short))
+    for effect, (centre, more, fewer) in zip(result, THROWN[name], strict=True):
         a, b = (
             solved(rows[(rows["centre"] == centre) & np.isclose(rows["sigma"], sigma)])
             for sigma in (more, fewer)
@@ -274,8 +274,8 @@ def test_shares_of_solved_starts_are_compared(name, tmp_path):
     points_ = [{"centre": "layers", "problem": "parity-2"} | point for point in points_]
     solved_ = np.random.default_rng(0).integers(0, 2, 16 * len(points_)).astype(float)
     study = made_up(tmp_path, points_, {"train/solved": solved_}, restarts=16)
-    rows, found = study.trials, effects(escape, name, study)
-    for effect, (more, fewer) in zip(found, GROUPS[name], strict=True):
+    rows, result = study.trials, effects(escape, name, study)
+    for effect, (more, fewer) in zip(result, GROUPS[name], strict=True):
         a, b = (solved(rows[rows["group"] == group]) for group in (more, fewer))
         np.testing.assert_array_equal(effect.values, a - b)
         assert effect.expected == POSITIVE
@@ -296,11 +296,11 @@ def test_the_best_sigma_is_what_the_other_restarts_choose(tmp_path):
     solved_ = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1]], float)
     columns = {"train/solved": solved_.ravel(), "valid/solved": np.repeat([0.5, 0.1, 0.2, 0.9], 4)}
     study = made_up(tmp_path, points_, columns, metrics={"solved": "max"}, objective=None)
-    found = effects(escape, BEST, study)
-    for effect, end in zip(found, (1, 2), strict=True):
+    result = effects(escape, BEST, study)
+    for effect, end in zip(result, (1, 2), strict=True):
         assert effect.expected == POSITIVE
         np.testing.assert_array_equal(effect.values, solved_[3] - solved_[end])
-    assert len(found) == 2
+    assert len(result) == 2
     two = {"train/solved": solved_[:2].ravel()}
     with pytest.raises(Missing):
         effects(escape, BEST, made_up(tmp_path / "two", points_[:2], two))

@@ -98,23 +98,23 @@ def compiled(config: Config):
 def measured(config: Config, restart: int = 0) -> dict:
     (task, init), trial = compiled(config), trial_of(config, restart)
     state = init(trial, {})
-    told = jax.tree.map(np.float64, dict(task.measure(state, trial)))
+    metrics = jax.tree.map(np.float64, dict(task.measure(state, trial)))
     total, count = task.evaluate(state, trial, None)["log_gradient"]
-    return told | {"log_gradient": float(total) / float(count)}
+    return metrics | {"log_gradient": float(total) / float(count)}
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
 def test_both_passes_are_the_formula(activation):
     for fields in ({}, {"variance": HE, "input_mean": 0.5, "input_scale": 1.5}):
         config = Config(activation=activation, depth=5, width=24, **fields)
-        expected, found = passes(config), measured(config)
+        expected, result = passes(config), measured(config)
         for name in ("activations", "gradients"):
-            assert len(found[name]) == 5
-            np.testing.assert_allclose(found[name], expected[name], rtol=2e-5)
+            assert len(result[name]) == 5
+            np.testing.assert_allclose(result[name], expected[name], rtol=2e-5)
         for name in ("mean", "variance_at_end", "zeros"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=1e-5)
+            np.testing.assert_allclose(result[name], expected[name], rtol=2e-4, atol=1e-5)
         ratio = np.log10(expected["gradients"][0] / expected["gradients"][-1])
-        np.testing.assert_allclose(found["log_gradient"], ratio, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result["log_gradient"], ratio, rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_is_that_of_jax():
@@ -136,8 +136,8 @@ def test_the_gradient_is_that_of_jax():
 def test_weights_have_the_variance_that_is_stated(variance):
     """The first layer shows it: n·Var(w) = E[z²] / E[x²]."""
     config = Config(activation="identity", depth=2, width=64, variance=variance)
-    found = [measured(config, restart)["activations"][0] ** 2 for restart in range(8)]
-    np.testing.assert_allclose(np.mean(found), variance, rtol=0.05)
+    result = [measured(config, restart)["activations"][0] ** 2 for restart in range(8)]
+    np.testing.assert_allclose(np.mean(result), variance, rtol=0.05)
     _, weights, _ = drawn(config)
     largest = np.abs(weights).max()
     np.testing.assert_allclose(largest, np.sqrt(3 * variance / 64), rtol=1e-2)
@@ -159,9 +159,9 @@ def test_the_mean_singular_value_is_numpys():
             for r in range(6)
             for jacobian in [np.stack(passes(config, r)["jacobians"])]
         ]
-        expected, found = np.transpose(values)
-        np.testing.assert_allclose(found, expected, rtol=0.25)
-        np.testing.assert_allclose(found.mean(), expected.mean(), rtol=0.04)
+        expected, result = np.transpose(values)
+        np.testing.assert_allclose(result, expected, rtol=0.25)
+        np.testing.assert_allclose(result.mean(), expected.mean(), rtol=0.04)
     assert "singular_value" not in measured(Config(width=8, depth=2))
 
 
@@ -174,9 +174,9 @@ def test_selu_ends_at_mean_0_and_variance_1():
                                atol=2e-3)  # fmt: skip
     for moved in ({}, {"input_mean": 0.5, "input_scale": 1.5}):
         wide = Config(activation="selu", width=256, depth=20, **moved)
-        found = measured(wide)
-        np.testing.assert_allclose(found["mean"], 0, atol=0.1)
-        np.testing.assert_allclose(found["variance_at_end"], 1, atol=0.25)
+        result = measured(wide)
+        np.testing.assert_allclose(result["mean"], 0, atol=0.1)
+        np.testing.assert_allclose(result["variance_at_end"], 1, atol=0.25)
 
 
 # The study
@@ -186,8 +186,8 @@ def test_every_network_is_measured_once(smoke):
     rows = trials_of(smoke)
     assert len(rows) == rows["trial"].nunique() == 8
     assert set(rows["status"]) == {"done"}
-    found = rows.groupby("activation")["restart"].apply(sorted).to_dict()
-    assert found == {"tanh": [0, 1, 2, 3], "selu": [0, 1, 2, 3]}
+    result = rows.groupby("activation")["restart"].apply(sorted).to_dict()
+    assert result == {"tanh": [0, 1, 2, 3], "selu": [0, 1, 2, 3]}
     assert (smoke / "report" / "layers.png").exists()
 
 
@@ -268,15 +268,17 @@ def column(rows, name: str, **where) -> np.ndarray:
 def test_more_of_the_gradient_reaches_the_first_layer(short, name, at):
     rows = trials_of(short)
     rows = rows[(rows["jacobians"] == 0) & (rows["input_mean"] == 0)]
-    found = effects(initialization, name, Study(short))
-    for effect, (first, second) in zip(found, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True):
+    result = effects(initialization, name, Study(short))
+    for effect, (first, second) in zip(
+        result, [("tanh", "sigmoid"), ("relu", "tanh")], strict=True
+    ):
         a, b = (
             column(rows, "test/log_gradient", activation=f, variance=at[f])
             for f in (first, second)
         )  # fmt: skip
         np.testing.assert_allclose(effect.values, a - b, rtol=1e-6)
         assert effect.expected == POSITIVE
-    assert (found[0].values > 0).all()
+    assert (result[0].values > 0).all()
 
 
 WITHIN = {  # (column, bounds, where) of every effect
@@ -302,8 +304,8 @@ WITHIN = {  # (column, bounds, where) of every effect
 
 @pytest.mark.parametrize("name", WITHIN)
 def test_values_are_those_of_the_right_points(short, name):
-    rows, found = trials_of(short), effects(initialization, name, Study(short))
-    for effect, (measure, bounds, where) in zip(found, WITHIN[name], strict=True):
+    rows, result = trials_of(short), effects(initialization, name, Study(short))
+    for effect, (measure, bounds, where) in zip(result, WITHIN[name], strict=True):
         np.testing.assert_allclose(effect.values, column(rows, measure, **where), rtol=1e-6)
         assert effect.expected == bounds
 

@@ -41,29 +41,29 @@ def measured(x: np.ndarray, y: np.ndarray, w: np.ndarray, b: float, scale: float
 
 
 def test_the_numbers_are_those_of_the_snapshots(smoke):
-    rows, kept = trials_of(smoke).set_index("trial"), snapshots.load(smoke, "large_weights")
-    assert set(kept) == set(rows.index)
+    rows, variables = trials_of(smoke).set_index("trial"), snapshots.load(smoke, "large_weights")
+    assert set(variables) == set(rows.index)
     splits = split(moons(n=1000, noise=0.3), seed=0)
     x, y = splits.pool
-    for trial, params in kept.items():
+    for trial, params in variables.items():
         row = rows.loc[trial]
         w, b = params["output"]["weight"][0], params["output"]["bias"][0]
         drawn = splits.draw(trial_of(Config(), row["restart"]).rng("split"))
         train, valid = map(np.array, drawn)
         parts = {"train": (x[train], y[train]), "valid": (x[valid], y[valid])}
         for part, (inputs, targets) in (parts | {"test": splits.test}).items():
-            found = measured(inputs, targets, w, b, row["scale"])
+            result = measured(inputs, targets, w, b, row["scale"])
             for name in NAMES:
-                total, count = found[name]
+                total, count = result[name]
                 np.testing.assert_allclose(row[f"{part}/{name}"], total / count, rtol=2e-4)
 
 
 def test_the_scale_changes_no_weight_and_no_prediction(smoke):
-    rows, kept = trials_of(smoke), snapshots.load(smoke, "large_weights")
+    rows, variables = trials_of(smoke), snapshots.load(smoke, "large_weights")
     assert sorted(rows["scale"].unique()) == [1, 3, 10, 30]
     for _, same in rows.groupby("restart"):
         assert len(same) == 4
-        weights = [kept[trial]["output"]["weight"].tobytes() for trial in same["trial"]]
+        weights = [variables[trial]["output"]["weight"].tobytes() for trial in same["trial"]]
         assert len(set(weights)) == 1, "only what is measured is multiplied"
         for part in ("train", "valid", "test"):
             assert same[f"{part}/accuracy"].nunique() == 1
@@ -92,12 +92,12 @@ def test_misclassified_examples_are_counted_exactly(n, scale):
     params = {"output": {"weight": jnp.asarray(w[None]), "bias": jnp.asarray([b], jnp.float32)}}
     task = task_of(large_weights, config)
     part = Split(jnp.asarray(x), jnp.asarray(y))
-    found = jax.tree.map(float, task.evaluate(params, trial_of(config), part))
+    result = jax.tree.map(float, task.evaluate(params, trial_of(config), part))
     expected = measured(x, y, w, b, scale)
-    assert set(found) == set(NAMES)
+    assert set(result) == set(NAMES)
     for name, (total, count) in expected.items():
-        assert found[name][1] == count, name
-        np.testing.assert_allclose(found[name][0], total, rtol=2e-5)
+        assert result[name][1] == count, name
+        np.testing.assert_allclose(result[name][0], total, rtol=2e-5)
     assert expected["loss_where_wrong"][1] == n - expected["accuracy"][0]
 
 
@@ -106,9 +106,9 @@ def test_without_a_mistake_there_is_no_cost_of_one():
     params = {"output": {"weight": jnp.asarray([[1.0, 0.0]]), "bias": jnp.zeros(1)}}
     task = task_of(large_weights, Config())
     part = Split(jnp.asarray(x), jnp.asarray([1, 0], jnp.int32))
-    found = jax.tree.map(float, task.evaluate(params, trial_of(Config()), part))
-    assert found["loss_where_wrong"] == (0, 0)
-    assert found["accuracy"] == (2, 2)
+    result = jax.tree.map(float, task.evaluate(params, trial_of(Config()), part))
+    assert result["loss_where_wrong"] == (0, 0)
+    assert result["accuracy"] == (2, 2)
 
 
 # The points
@@ -151,9 +151,9 @@ def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
 def test_neighbouring_factors_are_compared(smoke, monkeypatch):
     untrained(monkeypatch)
     slopes = trials_of(smoke).pivot(index="restart", columns="scale", values="test/slope")
-    found = effects(large_weights, STEEPENS, Study(smoke))
-    assert len(found) == 3
-    for effect, (small, large) in zip(found, [(1, 3), (3, 10), (10, 30)], strict=True):
+    result = effects(large_weights, STEEPENS, Study(smoke))
+    assert len(result) == 3
+    for effect, (small, large) in zip(result, [(1, 3), (3, 10), (10, 30)], strict=True):
         expected = slopes[large].astype(float) - slopes[small].astype(float)
         np.testing.assert_allclose(effect.values, expected, rtol=1e-12)
         assert effect.expected == NEGATIVE
@@ -191,9 +191,9 @@ def test_only_factors_are_told_apart_where_other_axes_are_given(tmp_path, monkey
         for rate in (0.1, 1.0)
         for small, large in [(1, 3), (3, 10), (10, 30)]
     ]
-    found = [effect.values.tolist() for effect in effects(large_weights, STEEPENS, table)]
-    assert found
-    assert all(values in possible for values in found)
+    result = [effect.values.tolist() for effect in effects(large_weights, STEEPENS, table)]
+    assert result
+    assert all(values in possible for values in result)
     figure = large_weights.FIGURES["scale"](table)
     for axes in figure.axes:
         assert list(axes.lines[0].get_xdata()) == [1, 3, 10, 30], "a dot a factor"

@@ -78,7 +78,7 @@ def built(dataset: str) -> Task:
     return task_of(logistic_regression, Config(dataset=dataset))
 
 
-def told_of(task: Task, trial, state, part) -> dict:
+def metrics_of(task: Task, trial, state, part) -> dict:
     """The evaluation of a state, by a program of its own."""
     return means(jax.jit(partial(task.evaluate))(task.snapshot(state), trial, part))
 
@@ -103,8 +103,8 @@ def test_a_step_is_gradient_descent_on_all_examples(dataset):
     assert (b == 0).all()
     for i in range(3):
         before = error(w, b, x, y) - STRENGTH * (w**2).sum()
-        state, told = step(state, at_step(trial, np.int32(i)), data)
-        np.testing.assert_allclose(told["loss"], before, rtol=1e-5)
+        state, metrics = step(state, at_step(trial, np.int32(i)), data)
+        np.testing.assert_allclose(metrics["loss"], before, rtol=1e-5)
         w, b = descended(w, b, x, y, 0.5)
         for ours, theirs in zip(layer(state["inner"].params), (w, b), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-6)
@@ -143,11 +143,14 @@ def test_the_distance_is_that_from_scikit_learns_optimum(smoke):
     # The optimum by itself: nothing is gained by a step.
     there = descended(fit.coef_, fit.intercept_, x, y, 1.0)
     np.testing.assert_allclose(np.append(*there), goal, atol=1e-6)
-    rows, kept = trials_of(smoke).set_index("trial"), snapshots.load(smoke, "logistic_regression")
-    assert set(kept) == set(rows.index)
-    for trial, params in kept.items():
-        found = np.append(*layer(params["params"]))
-        apart = np.linalg.norm(found - goal) / np.linalg.norm(goal)
+    rows, variables = (
+        trials_of(smoke).set_index("trial"),
+        snapshots.load(smoke, "logistic_regression"),
+    )
+    assert set(variables) == set(rows.index)
+    for trial, params in variables.items():
+        result = np.append(*layer(params["params"]))
+        apart = np.linalg.norm(result - goal) / np.linalg.norm(goal)
         np.testing.assert_allclose(rows.loc[trial, "from_optimum"], apart, rtol=1e-2, atol=1e-5)
     assert (rows.loc[rows["learning_rate"] == GOOD, "from_optimum"] < 0.01).all()
 
@@ -156,9 +159,9 @@ def test_another_strength_has_another_optimum():
     splits = split(load(TWO), seed=0)
     for strength in (0.1, 1.0):
         x, y = examples_of(TWO)["train"]
-        found = logistic_regression.optimum(splits, strength)[0]
-        p = 1 / (1 + np.exp(-(x @ found[:-1] + found[-1])))
-        gradient = (p - y) @ x / len(y) + 2 * strength * found[:-1]
+        result = logistic_regression.optimum(splits, strength)[0]
+        p = 1 / (1 + np.exp(-(x @ result[:-1] + result[-1])))
+        gradient = (p - y) @ x / len(y) + 2 * strength * result[:-1]
         assert np.abs(gradient).max() < 1e-5
         assert abs((p - y).mean()) < 1e-5
 
@@ -189,9 +192,12 @@ def test_rises_are_those_of_the_replay(rate, steps):
 
 
 def test_what_is_derived_of_two_classes_is_measured(smoke):
-    rows, kept = trials_of(smoke).set_index("trial"), snapshots.load(smoke, "logistic_regression")
+    rows, variables = (
+        trials_of(smoke).set_index("trial"),
+        snapshots.load(smoke, "logistic_regression"),
+    )
     parts = examples_of(TWO)
-    for trial, params in kept.items():
+    for trial, params in variables.items():
         w, b = layer(params["params"])
         for name, (x, y) in parts.items():
             p = chances(w, b, x)[:, 1]
@@ -215,24 +221,27 @@ def test_what_is_derived_of_two_classes_is_measured(smoke):
 def test_a_wrong_formula_is_seen(broken, column, monkeypatch):
     task, trial, data, state = started(TWO, 1)
     right = getattr(logistic_regression, broken)
-    monkeypatch.setattr(logistic_regression, broken, lambda *given: 1.01 * right(*given))
-    told = told_of(task, trial, state, data["train"])
-    assert told[column] > 1e-3
+    monkeypatch.setattr(logistic_regression, broken, lambda *arguments: 1.01 * right(*arguments))
+    metrics = metrics_of(task, trial, state, data["train"])
+    assert metrics[column] > 1e-3
 
 
 def test_product_and_sum_part_where_one_is_wrong(monkeypatch):
     task, trial, data, state = started(TWO)
     monkeypatch.setattr(losses, "likelihood", lambda p: jnp.prod(p[1:]))
-    told = told_of(task, trial, state, data["train"])
+    metrics = metrics_of(task, trial, state, data["train"])
     x, y = examples_of(TWO)["train"]
     w, b = layer(state["inner"].params)
     first = chances(w, b, x)[np.arange(FEW), y[:FEW]]
-    np.testing.assert_allclose(told["product_and_sum"], -np.log(first[0]), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(metrics["product_and_sum"], -np.log(first[0]), rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_derived_of_many_classes_is_measured(digits):
-    rows, kept = trials_of(digits).set_index("trial"), snapshots.load(digits, "logistic_regression")
-    for trial, params in kept.items():
+    rows, variables = (
+        trials_of(digits).set_index("trial"),
+        snapshots.load(digits, "logistic_regression"),
+    )
+    for trial, params in variables.items():
         w, b = layer(params["params"])
         for name, (x, y) in examples_of(MANY).items():
             p, row = chances(w, b, x), rows.loc[trial]
@@ -241,22 +250,22 @@ def test_what_is_derived_of_many_classes_is_measured(digits):
             )
             true = np.log(p[np.arange(len(y)), y]).sum()
             assert row[f"{name}/underflows"] == (true < np.log(1e-46)), true
-    assert len(kept) == 4
+    assert len(variables) == 4
 
 
 def test_a_product_of_few_does_not_underflow():
     task, trial, data, state = started(MANY)
     x, y = (np.array(part[:2]) for part in data["train"])
-    told = told_of(task, trial, state, Split(jnp.array(x), jnp.array(y)))
-    assert told["underflows"] == 0
-    assert told_of(task, trial, state, data["train"])["underflows"] == 1
+    metrics = metrics_of(task, trial, state, Split(jnp.array(x), jnp.array(y)))
+    assert metrics["underflows"] == 0
+    assert metrics_of(task, trial, state, data["train"])["underflows"] == 1
 
 
 def test_softmax_keeps_the_order_of_scores_and_sums_to_one(digits):
     """Probabilities by the scores of trained networks, for all examples of every split."""
-    kept = snapshots.load(digits, "logistic_regression")
-    assert len(kept) == 4
-    for params in kept.values():
+    variables = snapshots.load(digits, "logistic_regression")
+    assert len(variables) == 4
+    for params in variables.values():
         w, b = layer(params["params"])
         for x, _ in examples_of(MANY).values():
             z = jnp.float32(x @ w.T + b)
@@ -300,10 +309,10 @@ def test_axes_of_the_command_line_are_honoured():
     ]
     for flag, field, values in [("l2", "l2", (0.1, 0.2)), ("sigma", "sigma", (0.0, 2.0)),
                                 ("eval-every", "eval_every", (5, 10))]:  # fmt: skip
-        found = points("--dataset", TWO, f"--{flag}", *values)
-        assert len(found) == 2 * 4
+        result = points("--dataset", TWO, f"--{flag}", *values)
+        assert len(result) == 2 * 4
         for value in values:
-            mine = [p for p in found if p[field] == value]
+            mine = [p for p in result if p[field] == value]
             assert [{**p, field: None} for p in mine] == [
                 {"dataset": TWO, field: None, **row(rate)} for rate in (0.01, 0.1, 1.0, 10.0)
             ]
@@ -369,8 +378,8 @@ def test_claims_of_many_classes_are_those_of_digits(digits, name, monkeypatch):
         for column, bounds, rates in OF_MANY[name]
         for rate in rates
     ]
-    found = effects(logistic_regression, name, Study(digits))
-    for effect, (values, bounds) in zip(found, expected, strict=True):
+    result = effects(logistic_regression, name, Study(digits))
+    for effect, (values, bounds) in zip(result, expected, strict=True):
         np.testing.assert_array_equal(effect.values, values)
         assert effect.expected == bounds
         assert effect.share == (name == "product-underflows")
@@ -378,8 +387,8 @@ def test_claims_of_many_classes_are_those_of_digits(digits, name, monkeypatch):
 
 def test_falls_are_counted_at_small_rates(smoke, monkeypatch):
     untrained(monkeypatch)
-    found = effects(logistic_regression, "error-falls-at-every-step", Study(smoke))
-    for effect, rate in zip(found, (SLOW, 0.1), strict=True):
+    result = effects(logistic_regression, "error-falls-at-every-step", Study(smoke))
+    for effect, rate in zip(result, (SLOW, 0.1), strict=True):
         falls = column_at(trials_of(smoke), rate, "rises") == 0
         np.testing.assert_array_equal(effect.values, falls)
         assert effect.share

@@ -63,13 +63,13 @@ def short(tmp_path_factory):
 @pytest.mark.parametrize("n", [1, 20, 200, 400])
 @pytest.mark.parametrize("batch", [4, 32, 256, EXAMPLES])
 def test_epochs_are_examples_seen(n, batch):
-    found = epochs(n, batch)
-    assert found["steps"] == 20 * found["eval_every"]
+    result = epochs(n, batch)
+    assert result["steps"] == 20 * result["eval_every"]
     exact = n * EXAMPLES / batch
     if exact % 20 == 0:
-        assert found["steps"] == exact
+        assert result["steps"] == exact
     else:  # evaluated twenty times: the nearest number of steps that allows it
-        assert abs(found["steps"] - exact) <= max(10, 20 - exact)
+        assert abs(result["steps"] - exact) <= max(10, 20 - exact)
 
 
 def seen(point: dict, config: Config) -> int:
@@ -82,7 +82,7 @@ def test_all_batches_see_as_many_examples(preset):
     counted = {}
     for point in points("--preset", preset):
         counted.setdefault(point["group"], set()).add(seen(point, config))
-    assert all(len(found) == 1 for found in counted.values()), "at every rate"
+    assert all(len(result) == 1 for result in counted.values()), "at every rate"
     longer = {f"{FULL}, {name} {b:g}" for name in ("momentum", "nesterov") for b in MOMENTA}
     total = {"default": 20, "paper": 200}[preset] * 1024
     for group, (examples_seen,) in counted.items():
@@ -96,14 +96,14 @@ def test_the_table_has_every_method_at_several_rates():
     for point in table:
         rates.setdefault(point["group"], []).append(point.get("learning_rate", 0.1))
     assert rates.pop("baseline") == [0.1]
-    for name, found in rates.items():
-        assert {b / a for a, b in itertools.pairwise(found)} == {2}, "none more finely"
-        assert len(found) >= (6 if name.startswith("full batch, ") else 9)
+    for name, result in rates.items():
+        assert {b / a for a, b in itertools.pairwise(result)} == {2}, "none more finely"
+        assert len(result) >= (6 if name.startswith("full batch, ") else 9)
     assert tuple(rates.pop("constant")) == CLIFF
     assert set(RATES) < set(CLIFF)
     for name in ("adam", "momentum 0.99", "nesterov 0.99"):
         assert (min(rates[name]), max(rates.pop(name))) == (2**-12, 2**-4)
-    assert {max(found) for found in rates.values()} == {2}
+    assert {max(result) for result in rates.values()} == {2}
     batches = {"batches of 4", "batches of 256", "full batch", TIMED}
     betas = {f"{name} {b:g}" for name in ("momentum", "nesterov") for b in (0.5, 0.9, 0.95)}
     wholes = {f"full batch, {name}" for name in {*betas, "momentum 0.99", "nesterov 0.99"}}
@@ -137,9 +137,9 @@ def test_methods_are_what_they_are_called():
         expected[name] = {"schedule": name}
         expected[f"{name}, random labels"] = {"schedule": name, "label_noise": 0.2}
     for point in points():
-        found = {name: point.get(name, usual) for name, usual in PLAIN.items()}
-        rate = {"learning_rate": found["learning_rate"]}
-        assert found == PLAIN | expected[point["group"]] | rate, point["group"]
+        result = {name: point.get(name, usual) for name, usual in PLAIN.items()}
+        rate = {"learning_rate": result["learning_rate"]}
+        assert result == PLAIN | expected[point["group"]] | rate, point["group"]
 
 
 def test_a_smoke_study_is_two_points():
@@ -193,7 +193,7 @@ def rates_of(config: Config, at: range) -> list[float]:
     task, trial, data, state = begun(config)
     step = jax.jit(task.step)
     x, y = map(np.array, examples(data["train"]))
-    found = []
+    result = []
     for i in range(at.stop):
         moved, _ = step(state, at_step(trial, jnp.int32(i)), data)
         if i in at:
@@ -201,9 +201,9 @@ def rates_of(config: Config, at: range) -> list[float]:
             _, slopes = softmax_gradient(before, np.float64(x).reshape(len(x), -1), y)
             change = np.float64(moved.params["output"]["bias"]) - before["output"]["bias"]
             slope = slopes["output"]["bias"]
-            found.append(-(change @ slope) / (slope @ slope))
+            result.append(-(change @ slope) / (slope @ slope))
         state = moved
-    return found
+    return result
 
 
 N = 40
@@ -220,12 +220,12 @@ FORMULAS = {  # of the rate at step n, as a share of the first
 @pytest.mark.parametrize("schedule", FORMULAS)
 def test_rates_from_first_to_last(schedule):
     config = Config(schedule=schedule, batch_size=EXAMPLES, width=4, learning_rate=0.5, steps=N)
-    found = rates_of(config, range(N))
+    result = rates_of(config, range(N))
     expected = [0.5 * FORMULAS[schedule](n) for n in range(N)]
-    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-4)
+    np.testing.assert_allclose(result, expected, rtol=2e-2, atol=2e-4)
     ends = {"constant": 1, "inverse_sqrt": 0.22, "step_decay": 1 / 16, "exponential": 0.0112,
             "linear": 1 / 40, "cosine": 0.0015}  # fmt: skip
-    np.testing.assert_allclose(found[-1] / found[0], ends[schedule], rtol=0.1)
+    np.testing.assert_allclose(result[-1] / result[0], ends[schedule], rtol=0.1)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov"])
@@ -242,8 +242,8 @@ def test_a_few_steps_are_the_formula(optimizer):
         v = jax.tree.map(lambda v, g: 0.8 * v - 0.1 * g, v, g)
         ahead = jax.tree.map(lambda v, g: 0.8 * v - 0.1 * g, v, g)
         w = jax.tree.map(np.add, w, ahead if optimizer == "nesterov" else v)
-        state, told = step(state, at_step(trial, jnp.int32(i)), data)
-        np.testing.assert_allclose(told["loss"], loss, rtol=1e-5)
+        state, metrics = step(state, at_step(trial, jnp.int32(i)), data)
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
         for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(w), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
@@ -334,8 +334,8 @@ def every_method(tmp_path_factory):
 def test_who_is_compared_in_training_loss(name, every_method):
     """And every method that a claim compares is one of the table's."""
     losses = trials_of(every_method.directory).set_index(["group", "restart"])["train/loss"]
-    found = effects(optimization, name, every_method)
-    for effect, (a, b) in zip(found, COMPARED[name], strict=True):
+    result = effects(optimization, name, every_method)
+    for effect, (a, b) in zip(result, COMPARED[name], strict=True):
         np.testing.assert_array_equal(effect.values, losses[a] - losses[b])
         assert effect.measured == f"train/loss: {a} − {b}"
         assert effect.expected == NEGATIVE
@@ -381,15 +381,18 @@ def test_an_extreme_rate_of_another_method_is_not_compared(tmp_path):
 
 def with_clock(table: Study, of_batch: float, of_all: float) -> Study:
     """The table, by a clock that says how long a step of each took, in two launches."""
-    said = []
+    timings = []
     for size, cost in [(BATCH, of_batch), (EXAMPLES, of_all)]:
         rows = table.trials[table.trials["batch_size"] == size]
         program = f"batch_size={size}"  # the only static that differs in this study
         seconds = cost * rows["steps"].sum()
-        said += [(program, "seconds training", share * seconds) for share in (0.7, 0.3)]
-    others = [("batch_size=3", "seconds training", 99.0), (said[0][0], "seconds compiling", 99.0)]
-    said = [*said, *others]
-    table.timings = pd.DataFrame(said, columns=["program", "what", "value"])
+        timings += [(program, "seconds training", share * seconds) for share in (0.7, 0.3)]
+    others = [
+        ("batch_size=3", "seconds training", 99.0),
+        (timings[0][0], "seconds compiling", 99.0),
+    ]
+    timings = [*timings, *others]
+    table.timings = pd.DataFrame(timings, columns=["program", "what", "value"])
     return table
 
 

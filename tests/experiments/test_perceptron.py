@@ -72,7 +72,7 @@ def both(smoke, tmp_path_factory):
 @pytest.fixture(scope="module")
 def replays(smoke):
     """{trial: (its row, its examples as trained on, its replay)}."""
-    found = {}
+    result = {}
     for row in trials_of(smoke).to_dict("records"):
         fields = {name: row[name] for name in ("dataset", "method", "learning_rate")}
         config = Config(**fields)
@@ -81,8 +81,8 @@ def replays(smoke):
         x, y = map(np.array, examples(data["train"]))
         seen = np.array(orders(data["order"], 20, len(y)))[: row["steps"]]
         way = replay(x, y, row["method"], row["learning_rate"], seen)
-        found[row["trial"]] = row, (x, y), way
-    return found
+        result[row["trial"]] = row, (x, y), way
+    return result
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -164,12 +164,12 @@ def test_one_epoch_from_anywhere(method, rate):
     state = task.init(trial, data)
     step = jax.jit(task.step)
     for epoch in range(2):
-        state, told = step(state, at_step(trial, np.int32(epoch)), data)
+        state, metrics = step(state, at_step(trial, np.int32(epoch)), data)
     way = replay(x, y, method, rate, np.array(orders(data["order"], 20, len(y)))[:2])
     assert int(state["updates"]) == len(way)
     np.testing.assert_allclose(np.append(*state["line"]), way[-1], rtol=1e-3, atol=1e-4)
     wrong = np.mean((x @ way[-1][:-1] + way[-1][-1] >= 0) != y)
-    np.testing.assert_allclose(told["loss"], wrong, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], wrong, atol=1e-6)
 
 
 def test_the_rate_only_scales_the_perceptron_from_zero():
@@ -219,13 +219,13 @@ def test_the_bound_is_novikoffs(smoke):
     """R and γ of the points (x, 1), by a general optimizer."""
     x, y = splits_of("gap").pool
     signed = np.column_stack([x, np.ones(len(x))]) * (2.0 * y - 1)[:, None]
-    found = minimize(
+    result = minimize(
         lambda w: w @ w, 10 * np.ones(3), jac=lambda w: 2 * w, method="SLSQP",
         constraints={"type": "ineq", "fun": lambda w: signed @ w - 1, "jac": lambda w: signed},
         options={"maxiter": 500, "ftol": 1e-12},
     )  # fmt: skip
-    assert found.success
-    bound = (signed**2).sum(axis=1).max() * (found.x @ found.x)
+    assert result.success
+    bound = (signed**2).sum(axis=1).max() * (result.x @ result.x)
     rows = trials_of(smoke)
     gap = rows["dataset"] == "gap"
     np.testing.assert_allclose(rows.loc[gap, "bound"], bound, rtol=1e-4)
@@ -279,8 +279,8 @@ def test_one_class_is_set_against_the_rest():
 def test_data_are_separable_as_they_are_called():
     for name in (*perceptron.SEPARABLE, *OVERLAPPING):
         pool = splits_of(name).pool
-        found = perceptron.margin(pool.x, pool.y == 1)
-        assert (found is not None) == (name in perceptron.SEPARABLE), name
+        result = perceptron.margin(pool.x, pool.y == 1)
+        assert (result is not None) == (name in perceptron.SEPARABLE), name
 
 
 # The points
@@ -354,9 +354,9 @@ def test_shares_are_those_of_the_perceptrons_trials(both, name, monkeypatch):
     untrained(monkeypatch)
     sets, holds, bounds = SHARES[name]
     rows = trials_of(both)
-    found = effects(perceptron, name, Study(both))
-    assert len(found) == len(sets)
-    for dataset, effect in zip(sets, found, strict=True):
+    result = effects(perceptron, name, Study(both))
+    assert len(result) == len(sets)
+    for dataset, effect in zip(sets, result, strict=True):
         ours = rows[(rows["dataset"] == dataset) & (rows["method"] == PERCEPTRON)]
         assert len(ours) == 4
         expected = holds(ours.sort_values("restart")).astype(float)
@@ -380,9 +380,9 @@ def test_methods_are_compared_where_classes_overlap(both, monkeypatch):
 def test_far_is_compared_with_near_by_logistic_regression(both, monkeypatch):
     untrained(monkeypatch)
     rows = trials_of(both).sort_values("restart")
-    found = effects(perceptron, "far-is-sure", Study(both))
-    assert len(found) == len(OVERLAPPING)
-    for dataset, effect in zip(OVERLAPPING, found, strict=True):
+    result = effects(perceptron, "far-is-sure", Study(both))
+    assert len(result) == len(OVERLAPPING)
+    for dataset, effect in zip(OVERLAPPING, result, strict=True):
         ours = rows[(rows["dataset"] == dataset) & (rows["method"] == ONLINE)]
         gain = ours["test/accuracy_far"] - ours["test/accuracy_near"]
         np.testing.assert_allclose(effect.values, gain, rtol=1e-12)

@@ -101,9 +101,9 @@ def trained(config: Config, n: int, restart: int = 0):
 
     begun = task.init(trial, data)
     end, path = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(n, dtype=jnp.int32)))(begun)
-    told = jax.jit(task.measure)(task.snapshot(end), at_step(trial, np.int32(n)))
+    metrics = jax.jit(task.measure)(task.snapshot(end), at_step(trial, np.int32(n)))
     first = ravel_pytree(begun["inner"].params)[0]
-    return np.float64(np.vstack([first[None], path])), told
+    return np.float64(np.vstack([first[None], path])), metrics
 
 
 def orders(config: Config, n: int) -> np.ndarray:
@@ -162,11 +162,11 @@ def test_starts_are_uniform_biases_too():
 def test_epochs_count_four_examples_each(batch_size):
     """`epochs` is when all outputs are first near their targets, and stays that."""
     config = Config(batch_size=batch_size)
-    path, told = trained(config, 2000)
+    path, metrics = trained(config, 2000)
     first = int(np.argmax(solved(path[1:], 3))) + 1
     assert solved(path[-1], 3)
     assert not solved(path[:first], 3).any()
-    assert float(told["epochs"]) == first * batch_size / 4
+    assert float(metrics["epochs"]) == first * batch_size / 4
     unsolved = trained(config, first - 1)[1]
     assert float(unsolved["epochs"]) < 0
     assert float(trained(config, first)[1]["epochs"]) == first * batch_size / 4
@@ -178,8 +178,8 @@ def test_epochs_count_four_examples_each(batch_size):
 def test_every_start_is_trained_once(smoke):
     rows = trials_of(smoke)
     assert set(rows["status"]) <= {"done", "stopped"}
-    found = rows.groupby("group")["restart"].apply(sorted).to_dict()
-    assert found == {"baseline": list(range(64)), "momentum 0": list(range(64))}
+    result = rows.groupby("group")["restart"].apply(sorted).to_dict()
+    assert result == {"baseline": list(range(64)), "momentum 0": list(range(64))}
     assert rows["trial"].nunique() == 128
 
 
@@ -192,8 +192,8 @@ def test_all_ends_are_those_of_the_formula(smoke):
         near = solved(path, 3)
         last = chosen["steps"].to_numpy()
         ends = path[last, range(64)]
-        kept = np.stack([weights[trial] for trial in chosen["trial"]])
-        np.testing.assert_allclose(kept, ends, rtol=0, atol=1e-3)
+        variables = np.stack([weights[trial] for trial in chosen["trial"]])
+        np.testing.assert_allclose(variables, ends, rtol=0, atol=1e-3)
         reached = [np.flatnonzero(near[: n + 1, i]) for i, n in enumerate(last)]
         expected = np.array([some[0] if len(some) else -1 for some in reached])
         np.testing.assert_array_equal(np.maximum(chosen["epochs"], -1), expected)
@@ -224,8 +224,8 @@ def test_gradient_and_curvature_are_those_of_the_ends(short):
         moved = 1e-5 * np.eye(len(w))
         hessian = (gradient(w + moved, hidden) - gradient(w - moved, hidden)) / 2e-5
         values = np.linalg.eigvalsh((hessian + hessian.T) / 2)
-        found = [row["least_curvature"], row["largest_curvature"]]
-        np.testing.assert_allclose(found, values[[0, -1]], rtol=1e-3, atol=3e-6)
+        result = [row["least_curvature"], row["largest_curvature"]]
+        np.testing.assert_allclose(result, values[[0, -1]], rtol=1e-3, atol=3e-6)
     assert checked == {2, 3, 4}
 
 
@@ -323,20 +323,20 @@ def test_shares_are_of_the_starts(short, name):
 
 @pytest.mark.parametrize("name", MORE)
 def test_pairs_of_settings_are_compared_start_by_start(short, name):
-    found = effects(random_restarts, name, Study(short))
+    result = effects(random_restarts, name, Study(short))
     rows = trials_of(short)
-    for effect, (a, b) in zip(found, MORE[name], strict=True):
+    for effect, (a, b) in zip(result, MORE[name], strict=True):
         values = column(rows, a, "train/solved") - column(rows, b, "train/solved")
         np.testing.assert_array_equal(effect.values, values)
         assert effect.expected == POSITIVE
-    assert any(effect.values.any() for effect in found)
+    assert any(effect.values.any() for effect in result)
 
 
 @pytest.mark.parametrize("name", STUCK)
 def test_only_unsolved_starts_are_stuck(short, name):
-    found = effects(random_restarts, name, Study(short))
+    result = effects(random_restarts, name, Study(short))
     rows = trials_of(short)
-    for effect, group in zip(found, ("baseline", "2-2-1"), strict=True):
+    for effect, group in zip(result, ("baseline", "2-2-1"), strict=True):
         lost = rows[(rows["group"] == group) & (rows["train/solved"] == 0)]
         assert 0 < len(lost) < 23
         expected = STUCK[name](lost.sort_values("restart"))

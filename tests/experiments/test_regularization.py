@@ -52,9 +52,9 @@ def offline():
 
 def results(directory: Path) -> dict[str, bytes]:
     """All files that no clock and no command line went into."""
-    found = {str(p.relative_to(directory)): p for p in directory.rglob("*") if p.is_file()}
-    said = {"timings.parquet", "study.json", "report/report.html"}
-    return {name: path.read_bytes() for name, path in found.items() if name not in said}
+    result = {str(p.relative_to(directory)): p for p in directory.rglob("*") if p.is_file()}
+    with_times = {"timings.parquet", "study.json", "report/report.html"}
+    return {name: path.read_bytes() for name, path in result.items() if name not in with_times}
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def trials(smoke):
 
 
 def test_every_trial_of_the_plan_is_there_once(smoke, trials):
-    said = json.loads((smoke / "study.json").read_text())
-    assert said["restarts"] == regularization.PRESETS["smoke"].restarts
-    assert len(trials) == said["trials"] == len(said["points"]) * said["restarts"]
+    manifest = json.loads((smoke / "study.json").read_text())
+    assert manifest["restarts"] == regularization.PRESETS["smoke"].restarts
+    assert len(trials) == manifest["trials"] == len(manifest["points"]) * manifest["restarts"]
     assert trials["trial"].is_unique
     assert not trials.duplicated(["point", "restart"]).any()
-    assert (trials.groupby("point").size() == said["restarts"]).all()
+    assert (trials.groupby("point").size() == manifest["restarts"]).all()
     assert set(trials["status"]) <= {"done", "stopped", "diverged"}
     assert not (smoke / "parts").exists()
 
@@ -211,8 +211,8 @@ def test_a_halved_study_reports_its_last_round(smoke, trials, tmp_path, capsys):
     lacking = [c for c in claims if not c["parts"]]
     assert lacking
     assert {c["verdict"] for c in lacking} == {"inconclusive"}
-    said = (report / "report.md").read_text().count("| inconclusive | the study lacks the points")
-    assert said == len(lacking)
+    n = (report / "report.md").read_text().count("| inconclusive | the study lacks the points")
+    assert n == len(lacking)
     assert not (out / "parts").exists()
 
 
@@ -318,9 +318,9 @@ def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
     plan = capsys.readouterr().out
     assert "target target: classification, because the target is text" in plan
     assert "120 rows, 6 features" in plan
-    found = trials_of(first)
-    assert len(found) == 4
-    assert found["test/accuracy"].to_numpy().min() > 0.7
+    result = trials_of(first)
+    assert len(result) == 4
+    assert result["test/accuracy"].to_numpy().min() > 0.7
     assert not (first / "report" / "first_layer.png").exists(), "6 features are no image"
 
     # Equal seeds are equal bytes; another seed is another study.
@@ -328,8 +328,8 @@ def test_classes_of_a_users_own_table(tables, tmp_path, capsys):
     assert results(first) == results(second)
     assert len(results(first)) > 8
     other = launch(tmp_path / "other", *typed, "--seed", "1")
-    assert set(trials_of(other)["trial"]).isdisjoint(found["trial"])
-    assert not np.intersect1d(trials_of(other)["valid/loss"], found["valid/loss"]).size
+    assert set(trials_of(other)["trial"]).isdisjoint(result["trial"])
+    assert not np.intersect1d(trials_of(other)["valid/loss"], result["valid/loss"]).size
 
 
 @pytest.mark.slow
@@ -342,22 +342,22 @@ def test_numbers_of_a_users_own_table(tables, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "target target: regression, because the target has 120 distinct values" in printed
     assert "test error" in printed.splitlines()[-3]
-    found = trials_of(out).set_index("trial")
-    assert "test/accuracy" not in found
+    result = trials_of(out).set_index("trial")
+    assert "test/accuracy" not in result
 
     splits = split(load(str(tables / "prices.csv"), target="target"), seed=0)
     everything = (splits.pool, splits.test)
     scaled = np.sort(np.concatenate([part.y for part in everything]).astype(np.float64))
     unit = 3 / np.diff(scaled).mean()  # of the target, in one of the network's outputs
-    kept = snapshots.load(out, "regularization")
-    assert set(kept) == set(found.index)
+    variables = snapshots.load(out, "regularization")
+    assert set(variables) == set(result.index)
     x, y = splits.pool
     drawn = {}
-    for trial, params in kept.items():
+    for trial, params in variables.items():
         hidden, output = (
             {k: np.float64(v) for k, v in params[layer].items()} for layer in ("hidden_0", "output")
         )
-        row = found.loc[trial]
+        row = result.loc[trial]
         rows = splits.draw(trial_of(Config(), row["restart"]).rng("split"))
         train, valid = map(np.array, rows)
         drawn[row["restart"]] = {"train": train, "valid": valid}
@@ -445,9 +445,9 @@ def test_differences_are_those_of_the_trials(smoke, name, monkeypatch):
 
 def test_the_gain_is_judged_at_every_rate(smoke, trials, monkeypatch):
     studies.untrained(monkeypatch)
-    found = studies.effects(regularization, "dropout-keeps-the-mean", Study(smoke))
-    assert len(found) == 4
-    for rate, effect in zip((0.1, 0.25, 0.5, 0.75), found, strict=True):
+    result = studies.effects(regularization, "dropout-keeps-the-mean", Study(smoke))
+    assert len(result) == 4
+    for rate, effect in zip((0.1, 0.25, 0.5, 0.75), result, strict=True):
         rows = trials[(trials["group"] == "dropout") & (trials["dropout_rate"] == rate)]
         expected = rows.sort_values("restart")["dropout_gain"].to_numpy(np.float64) - 1
         np.testing.assert_allclose(effect.values, expected, rtol=1e-12)
@@ -490,9 +490,9 @@ def test_measures_are_those_of_the_snapshots(tmp_path):
     typed = ["--l1", "0", "1e-3", "--dropout-rate", "0", "0.5", "--restarts", "2", *QUICK]
     out = launch(tmp_path / "run", *typed, "--keep", "all")
     rows = trials_of(out).set_index("trial")
-    kept = snapshots.load(out, "regularization")
-    assert set(kept) == set(rows.index)
-    for trial, params in kept.items():
+    variables = snapshots.load(out, "regularization")
+    assert set(variables) == set(rows.index)
+    for trial, params in variables.items():
         layers = [np.float64(params[layer]["weight"]).ravel() for layer in ("hidden_0", "output")]
         squares = np.sort(np.concatenate(layers) ** 2)[::-1]
         n = len(squares)

@@ -151,7 +151,7 @@ def minimum(x, y, l1: float, l2: float) -> np.ndarray:
 
 def test_the_optima_of_scikit_learn_are_reached(converged):
     rows = trials_of(converged)
-    kept = snapshots.load(converged, "signals")
+    variables = snapshots.load(converged, "signals")
     regularized = rows[(rows["l1"] > 0) | (rows["l2"] > 0)]
     assert len(regularized) == 2 * 8 * 2
     for row in regularized.to_dict("records"):
@@ -162,7 +162,7 @@ def test_the_optima_of_scikit_learn_are_reached(converged):
         }
         theirs = minimum(*parts["train"], row["l1"], row["l2"])
         tolerance = 1e-2 if row["l1"] else 1e-3  # a subgradient never quite arrives
-        np.testing.assert_allclose(kept[row["trial"]]["weight"], theirs, atol=tolerance / 2)
+        np.testing.assert_allclose(variables[row["trial"]]["weight"], theirs, atol=tolerance / 2)
         for name, (x, y) in parts.items():
             mse = np.mean((x @ theirs - y) ** 2)
             np.testing.assert_allclose(row[f"{name}/mse"], mse, rtol=tolerance, atol=2e-4)
@@ -277,8 +277,8 @@ def test_mixtures_are_compared_at_equal_strength(smoke, monkeypatch):
     for strength in (0.03, 0.1, 0.3, 1.0):
         l1, mixed, l2 = zeros(strength, 0), zeros(strength / 2, strength / 2), zeros(0, strength)
         expected += [l1 - mixed, mixed - l2]
-    found = effects(signals, "elastic-net-mixes", Study(smoke))
-    for effect, values in zip(found, expected, strict=True):
+    result = effects(signals, "elastic-net-mixes", Study(smoke))
+    for effect, values in zip(result, expected, strict=True):
         np.testing.assert_allclose(effect.values, values, rtol=1e-12)
         assert effect.expected == POSITIVE
 
@@ -286,9 +286,9 @@ def test_mixtures_are_compared_at_equal_strength(smoke, monkeypatch):
 def test_the_rank_correlation_is_scipys(smoke, monkeypatch):
     untrained(monkeypatch)
     rows = trials_of(smoke)
-    found = effects(signals, "large-coefficients-overfit", Study(smoke))
-    assert len(found) == 2
-    for share, effect in zip((SPARSE, DENSE), found, strict=True):
+    result = effects(signals, "large-coefficients-overfit", Study(smoke))
+    assert len(result) == 2
+    for share, effect in zip((SPARSE, DENSE), result, strict=True):
         assert f"{share:.0%} of" in effect.measured
         assert effect.expected == POSITIVE
         expected = [

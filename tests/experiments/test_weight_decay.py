@@ -83,13 +83,13 @@ def test_one_step_is_the_formula(optimizer):
     update = UPDATES[optimizer]
     # Where Adam divides a gradient near 0 by its size, float32 and float64 part.
     tolerance = 1e-6 if optimizer != "adam" else 1e-3
-    for given, strengths in [
+    for settings, strengths in [
         ({}, {}),
         ({"l2": STRENGTH}, {"penalty": STRENGTH}),
         ({"weight_decay": 2 * STRENGTH}, {"decay": 2 * STRENGTH}),
     ]:
-        before, after, batch = stepped(optimizer=optimizer, **given)
-        assert close(after, by_hand(before, batch, update, **strengths), tolerance), given
+        before, after, batch = stepped(optimizer=optimizer, **settings)
+        assert close(after, by_hand(before, batch, update, **strengths), tolerance), settings
         assert not close(after, before, tolerance)
 
 
@@ -134,8 +134,8 @@ def apart(table: Study, a: str, b: str) -> set[str]:
 def test_the_table_pairs_every_strength_once(table_of):
     for optimizer in RATES:
         table = table_of(points())
-        found = pairs(table, optimizer)
-        for strength, (penalty, decay) in zip(STRENGTHS, found, strict=True):
+        result = pairs(table, optimizer)
+        for strength, (penalty, decay) in zip(STRENGTHS, result, strict=True):
             assert apart(table, penalty, decay) == {"group", "l2", "weight_decay"}
             assert table.settings[penalty]["optimizer"] == optimizer
             assert table.settings[penalty]["l2"] == strength
@@ -155,10 +155,10 @@ def test_the_table_pairs_every_strength_once(table_of):
 )
 def test_a_grid_of_ones_own_pairs_what_matches(typed, expected, table_of):
     table = table_of(points(*typed, "--optimizer", "sgd"))
-    found = pairs(table, "sgd")
+    result = pairs(table, "sgd")
     settings = table.settings
-    assert [(settings[a]["l2"], settings[b]["weight_decay"]) for a, b in found] == expected
-    for a, b in found:
+    assert [(settings[a]["l2"], settings[b]["weight_decay"]) for a, b in result] == expected
+    for a, b in result:
         assert table.settings[a]["weight_decay"] == table.settings[b]["l2"] == 0
     assert not pairs(table, "adam")
 
@@ -168,9 +168,9 @@ def test_a_grid_of_ones_own_pairs_what_matches(typed, expected, table_of):
 def test_pairs_differ_in_nothing_else(typed, table_of):
     """Another axis multiplies the table: a penalty is compared with the decay of its own width."""
     table = table_of(points("--optimizer", "sgd", *typed))
-    found = pairs(table, "sgd")
-    assert len(found) == 2 * len(STRENGTHS)
-    for a, b in found:
+    result = pairs(table, "sgd")
+    assert len(result) == 2 * len(STRENGTHS)
+    for a, b in result:
         assert apart(table, a, b) == {"group", "l2", "weight_decay"}
 
 
@@ -208,8 +208,8 @@ def test_what_is_kept_are_the_last_weights(smoke):
     assert task_of(weight_decay, Config()).objective is None, "nothing else is selected by"
     arrays = read_array(smoke / "arrays" / "weights.parquet")
     for optimizer in RATES:
-        kept = snapshots.load(smoke, f"optimizer={optimizer}")
-        for trial, params in kept.items():
+        variables = snapshots.load(smoke, f"optimizer={optimizer}")
+        for trial, params in variables.items():
             layers = [params["hidden_0"]["weight"].ravel(), params["output"]["weight"].ravel()]
             np.testing.assert_array_equal(arrays[trial], np.concatenate(layers))
 
@@ -224,9 +224,9 @@ def test_distances_are_those_of_the_arrays(smoke, optimizer, bounds, monkeypatch
     rows = rows[rows["optimizer"] == optimizer].sort_values("restart")
     arrays = read_array(smoke / "arrays" / "weights.parquet")
     name = f"penalty-is-{'' if optimizer == 'sgd' else 'not-'}decay-for-{optimizer}"
-    found = effects(weight_decay, name, Study(smoke))
-    assert len(found) == len(STRENGTHS) == 3
-    for strength, effect in zip(STRENGTHS, found, strict=True):
+    result = effects(weight_decay, name, Study(smoke))
+    assert len(result) == len(STRENGTHS) == 3
+    for strength, effect in zip(STRENGTHS, result, strict=True):
         ours, theirs = (
             np.stack([np.float64(arrays[trial]) for trial in rows.loc[chosen, "trial"]])
             for chosen in (np.isclose(rows["l2"], strength),
@@ -239,7 +239,7 @@ def test_distances_are_those_of_the_arrays(smoke, optimizer, bounds, monkeypatch
         assert f"optimizer={optimizer} " in effect.measured
         assert effect.measured.endswith(f"l2={strength:g}")
     if optimizer == "sgd":
-        assert max(effect.values.max() for effect in found) < SAME
+        assert max(effect.values.max() for effect in result) < SAME
 
 
 def lines_of(study: Study) -> list[str]:

@@ -17,8 +17,8 @@ def test_of_all_65536_draws_exactly_the_realized_share_is_kept(rate, monkeypatch
     every_draw = jnp.arange(65536, dtype=jnp.uint16)
     monkeypatch.setattr("ablax.nn.dropout._bits", lambda key, shape: every_draw)
     y = np.asarray(dropout(KEY, jnp.ones(65536), rate), np.float64)
-    kept = int((y != 0).sum())
-    assert kept == max(1, round((1 - rate) * 65536)) == float(keep_probability(rate)) * 65536
+    nonzero = int((y != 0).sum())
+    assert nonzero == max(1, round((1 - rate) * 65536)) == float(keep_probability(rate)) * 65536
     # The expectation over the draws is x, up to the rounding of one division.
     np.testing.assert_allclose(y.mean(), 1.0, rtol=1e-7)
 

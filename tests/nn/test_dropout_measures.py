@@ -71,8 +71,8 @@ def test_agreement_is_that_of_numpy(rate):
 
     first, *masks = jax.random.split(key, draws + 1)
     x = np.asarray(jax.random.uniform(first, (n, features)))
-    kept = [np.asarray(dropout(mask, jnp.asarray(x), rate), np.float64) for mask in masks]
-    average = np.mean([softmax(dropped @ w) for dropped in kept], axis=0)
+    thinned = [np.asarray(dropout(mask, jnp.asarray(x), rate), np.float64) for mask in masks]
+    average = np.mean([softmax(dropped @ w) for dropped in thinned], axis=0)
     expected = np.mean(average.argmax(axis=1) == (np.float64(x) @ w).argmax(axis=1))
     assert 0.3 < expected < 1
     share = jax.jit(

@@ -35,11 +35,11 @@ def trial(of: dict[str, Any], restart: int, **values: Any) -> dict[str, Any]:
 
 def series(of: dict[str, Any], **columns: Sequence[Any]) -> list[dict[str, Any]]:
     """The trials of a point from columns over its restarts; None: that restart has not finished."""
-    kept = [
+    rows = [
         (r, dict(zip(columns, values, strict=True)))
         for r, values in enumerate(zip(*columns.values(), strict=True))
     ]
-    return [trial(of, r, **values) for r, values in kept if None not in values.values()]
+    return [trial(of, r, **values) for r, values in rows if None not in values.values()]
 
 
 BASE = point("base", "baseline")
@@ -164,8 +164,8 @@ def halved(
     directory.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(curves).to_parquet(directory / "curves.parquet")
     every = list({of["name"]: of for trained in points for of in trained}.values())
-    said = {"rounds": {"n": len(points), "gives": "state"}, "trials": len(rows)} | study
-    return write(directory, every, rows, **said)
+    manifest = {"rounds": {"n": len(points), "gives": "state"}, "trials": len(rows)} | study
+    return write(directory, every, rows, **manifest)
 
 
 def write(
@@ -176,7 +176,7 @@ def write(
 ) -> Study:
     """The run directory of these rows of trials.parquet, read back."""
     directory.mkdir(parents=True, exist_ok=True)
-    said = {
+    manifest = {
         "experiment": "toy",
         "trials": len(rows),
         "restarts": 1 + max((row["restart"] for row in rows), default=0),
@@ -193,6 +193,6 @@ def write(
             "programs": {"toy": {"slots_per_device": 16, "data": "f", "stablehlo": "s"}},
         },
     } | study
-    (directory / "study.json").write_text(json.dumps(said))
+    (directory / "study.json").write_text(json.dumps(manifest))
     pd.DataFrame(rows).to_parquet(directory / "trials.parquet")
     return Study(directory)

@@ -44,11 +44,11 @@ def sign_flips(differences):
 
 def holms(p_values):
     """{key: corrected p} of {key: p}, the definition written out."""
-    found, largest = {}, 0.0
+    result, largest = {}, 0.0
     for rank, (key, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         largest = max(largest, p * (len(p_values) - rank))
-        found[key] = min(1.0, largest)
-    return found
+        result[key] = min(1.0, largest)
+    return result
 
 
 def t_ends(values):
@@ -191,8 +191,8 @@ def test_more_restarts_reach_the_strictest_step_of_the_correction(level, names, 
     gains = {name: [0.1, 0.11] for name in names}
     table = methods(tmp_path, gains, restarts=2, models=models, significance=level)
     fewest = 1 + math.ceil(math.log2(len(names) * len(models) / level))
-    found = {row.versus.restarts_needed for row in ablation(table) if row.versus}
-    assert found == {fewest}
+    result = {row.versus.restarts_needed for row in ablation(table) if row.versus}
+    assert result == {fewest}
 
 
 @pytest.mark.parametrize("models", [("mlp",), ("mlp", "linear")])

@@ -17,16 +17,18 @@ FLAGS = [
     "--virtual-time-budget=3000",
 ]
 CLICK = """<script>
-const said = [], table = document.querySelectorAll("table.sortable")[NUMBER];
+const orders = [], table = document.querySelectorAll("table.sortable")[NUMBER];
 const order = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent).join("|");
 const state = () => table.tHead.rows[0].cells[COLUMN].getAttribute("aria-sort");
 for (let click = 0; click < 3; click++) {
   table.querySelectorAll("th button")[COLUMN].click();
-  said.push(state() + ": " + order());
+  orders.push(state() + ": " + order());
 }
-document.title = said.join(";");
+document.title = orders.join(";");
 </script>"""
-ERRORS = "<script>onerror = said => { document.documentElement.dataset.error = said; };</script>"
+ERRORS = (
+    "<script>onerror = message => { document.documentElement.dataset.error = message; };</script>"
+)
 
 
 def opened(path, directory, *, script="", hash_=""):
@@ -61,9 +63,9 @@ def test_a_click_on_a_head_sorts_by_its_column(tmp_path):
     known, unknown = ["cat", "eel", "bee", "ant"], ["baseline", "dog"]
     up, down = known + unknown, known[::-1] + unknown
     _, title = opened(path, tmp_path, script=script.replace("COLUMN", str(titles.index("l2_norm"))))
-    said = [f"{way}ending: {'|'.join(names)}" for way, names in zip(
+    orders = [f"{way}ending: {'|'.join(names)}" for way, names in zip(
         ("asc", "desc", "asc"), (up, down, up), strict=True)]  # fmt: skip
-    assert title.split(";") == said
+    assert title.split(";") == orders
     _, title = opened(path, tmp_path, script=script.replace("COLUMN", "0"))
     names = ["ant", "baseline", "bee", "cat", "dog", "eel"]
     assert title.split(";")[:2] == [

@@ -64,9 +64,9 @@ def test_a_chart_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp
     expected = ["restarts"]
     expected += ["curves"] if curves else []
     expected += ["profiles", "best_of_k"] if restarts > 1 else []
-    found = standard_charts(table)
-    assert list(found) == expected, "the first sums the study up"
-    for name, figure in found.items():
+    result = standard_charts(table)
+    assert list(result) == expected, "the first sums the study up"
+    for name, figure in result.items():
         assert figure.get_label().endswith("."), f"{name} has a caption"
 
 
@@ -107,10 +107,10 @@ LENGTHS = [{**of, "protocol/steps": 100 if of["l1"] else 200} for of in FULL]
 )
 def test_a_heat_map_is_of_a_full_grid_of_two_numbers(points, there, tmp_path):
     table = write(tmp_path, points, random_trials(points, restarts=2))
-    found = standard_charts(table)
-    assert ("heat_map" in found) == there
+    result = standard_charts(table)
+    assert ("heat_map" in result) == there
     if there:
-        drawn(found["heat_map"])
+        drawn(result["heat_map"])
 
 
 @pytest.mark.parametrize("metrics", [MAX, MIN])
@@ -220,8 +220,8 @@ def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
     """The mean over all ways to draw k, by the validation metric, in its own direction."""
     name, direction = objective
     trials = random_trials([BASE, WEAK], restarts=4)
-    said = {"name": name, "direction": direction}
-    table = write(tmp_path, [BASE, WEAK], trials, objective=said)
+    objective = {"name": name, "direction": direction}
+    table = write(tmp_path, [BASE, WEAK], trials, objective=objective)
     rows = ablation(table)
     (ax,) = standard.budget(table, rows).axes
     pick = max if direction == "max" else min
@@ -230,10 +230,10 @@ def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
         values = table.values(row.chosen, f"valid/{name}").to_numpy()
         assert line.get_label() == row.group
         assert line.get_xdata().tolist() == [1, 2, 3, 4]
-        for k, found in zip(line.get_xdata(), line.get_ydata(), strict=True):
+        for k, result in zip(line.get_xdata(), line.get_ydata(), strict=True):
             written_out = np.mean([pick(draw) for draw in itertools.product(values, repeat=int(k))])
-            assert found == pytest.approx(written_out)
-            assert found == pytest.approx(sign * statistics.best_of_k(sign * values, int(k)))
+            assert result == pytest.approx(written_out)
+            assert result == pytest.approx(sign * statistics.best_of_k(sign * values, int(k)))
     ticks = [label.get_text() for label in ax.get_xticklabels()]
     assert ticks == ["1", "2", "4"]
 
@@ -319,9 +319,9 @@ NAN = float("nan")
     ids=["diverged", "others missing", "no common step", "all diverged", "another column"],
 )
 def test_curves_without_two_common_steps_are_no_lines(curves, tmp_path):
-    found = standard_charts(with_curves(tmp_path, curves))
-    assert "curves" not in found
-    for figure in found.values():
+    result = standard_charts(with_curves(tmp_path, curves))
+    assert "curves" not in result
+    for figure in result.values():
         drawn(figure)
 
 
@@ -463,9 +463,9 @@ def single(directory):
 )
 def test_charts_of_unusual_studies_are_drawn(study, tmp_path):
     """Without a crash and without a warning, which is an error here."""
-    found = standard_charts(study(tmp_path))
-    assert "restarts" in found
-    for figure in found.values():
+    result = standard_charts(study(tmp_path))
+    assert "restarts" in result
+    for figure in result.values():
         drawn(figure)
 
 
@@ -481,7 +481,7 @@ def test_a_panel_holds_no_more_lines_than_can_be_told_apart(tmp_path):
 
 
 def test_equal_studies_draw_equal_bytes(tmp_path):
-    found = []
+    result = []
     for name in ("a", "b"):
         points = [*FULL]
         trials = random_trials(points, restarts=3)
@@ -489,8 +489,8 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
         write_curves(tmp_path / name, trials)
         charts_ = standard_charts(Study(tmp_path / name))
         assert list(charts_) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
-        found.append({chart: drawn(figure) for chart, figure in charts_.items()})
-    assert found[0] == found[1]
+        result.append({chart: drawn(figure) for chart, figure in charts_.items()})
+    assert result[0] == result[1]
 
 
 def test_a_chart_of_two_baselines_names_them(tmp_path):

@@ -46,7 +46,7 @@ INF, NAN = math.inf, math.nan
 
 
 @pytest.mark.parametrize(
-    ("interval", "expected", "said"),
+    ("interval", "expected", "answer"),
     [
         # Above 0.
         ((0.1, 0.3), POSITIVE, "supported"),
@@ -90,9 +90,9 @@ INF, NAN = math.inf, math.nan
         ((0.1, NAN), POSITIVE, "inconclusive"),
     ],
 )
-def test_the_verdict_follows_from_where_the_interval_lies(interval, expected, said):
+def test_the_verdict_follows_from_where_the_interval_lies(interval, expected, answer):
     low, high = interval
-    assert verdict(Interval((low + high) / 2, low, high, 4), expected) == said
+    assert verdict(Interval((low + high) / 2, low, high, 4), expected) == answer
 
 
 # Claims of one effect, of several, and of none
@@ -115,26 +115,26 @@ def test_all_effects_must_hold_and_one_that_does_not_refutes(n, study):
         measured = [effect.measured for effect in effects_of(expectations, study)]
         alone = [ALONE[name] for name in measured]
         expected = "supported" if set(alone) == {"supported"} else "inconclusive"
-        found = judge(claim(*expectations), study)
-        assert found.verdict == ("refuted" if "refuted" in alone else expected)
-        assert [part.verdict for part in found.parts] == alone
-        assert [part.measured for part in found.parts] == measured
+        result = judge(claim(*expectations), study)
+        assert result.verdict == ("refuted" if "refuted" in alone else expected)
+        assert [part.verdict for part in result.parts] == alone
+        assert [part.measured for part in result.parts] == measured
 
 
 def test_an_expectation_of_several_effects_is_a_part_for_each(study):
     """In order, among those of the other expectations; all of them must hold."""
     both = quantities(lambda study: {"first": [0.2, 0.3, 0.25], "second": [-0.2, -0.3, -0.25]})
-    found = judge(claim(MAYBE, both > 0, YES), study)
-    assert [part.measured for part in found.parts] == ["maybe", "first", "second", "yes"]
-    assert found.verdict == "refuted"
+    result = judge(claim(MAYBE, both > 0, YES), study)
+    assert [part.measured for part in result.parts] == ["maybe", "first", "second", "yes"]
+    assert result.verdict == "refuted"
 
 
 def test_a_part_holds_what_was_measured(study):
     values = np.array([0.1, 0.2, 0.4])
     asked = claim(expecting(values, "what", (-1.0, 2.0)))
-    found = judge(asked, study)
-    assert found.claim is asked
-    (part,) = found.parts
+    result = judge(asked, study)
+    assert result.claim is asked
+    (part,) = result.parts
     assert (part.measured, part.expected) == ("what", (-1.0, 2.0))
     assert part.interval == mean_interval(values, 0.95)
 
@@ -161,9 +161,9 @@ LACKING = [raising(Missing("no such point")), quantities(lambda study: {}) > 0]
 def test_a_study_that_lacks_the_points_decides_nothing(before, after, lacking, study):
     """Those of one expectation are enough: a refuted one beside it is no verdict on the claim."""
     asked = claim(*before, lacking, *after)
-    found = judge(asked, study)
-    assert (found.verdict, found.parts) == ("inconclusive", ())
-    assert evidence_in_words(found) == ["the study lacks the points"]
+    result = judge(asked, study)
+    assert (result.verdict, result.parts) == ("inconclusive", ())
+    assert evidence_in_words(result) == ["the study lacks the points"]
     with pytest.raises(Missing):
         asked.effects(study)
 
@@ -217,20 +217,20 @@ def test_a_remark_is_the_last_line_of_the_evidence(expectations, study):
     asked = claim(*expectations)
     plain = evidence_in_words(judge(asked, study))
     for remarks in (None, {}, {"id": ""}, {"another": REMARK}):
-        (found,) = judge_all([asked], study, remarks)
-        assert found.remark == ""
-        assert evidence_in_words(found) == plain
-    (found,) = judge_all([asked], study, {"another": "no", "id": REMARK})
-    assert evidence_in_words(found) == [*plain, f"Why: {REMARK}"]
+        (result,) = judge_all([asked], study, remarks)
+        assert result.remark == ""
+        assert evidence_in_words(result) == plain
+    (result,) = judge_all([asked], study, {"another": "no", "id": REMARK})
+    assert evidence_in_words(result) == [*plain, f"Why: {REMARK}"]
 
 
 def test_a_remark_is_on_one_claim_and_changes_no_verdict(study):
     asked = [claim(YES, id="first"), claim(NO, id="second"), claim(MAYBE, LACKING[1], id="third")]
     plain = judge_all(asked, study)
     remarked = judge_all(asked, study, {"second": REMARK})
-    assert [found.claim for found in remarked] == asked
-    assert [found.verdict for found in plain] == ["supported", "refuted", "inconclusive"]
-    assert [found.remark for found in remarked] == ["", REMARK, ""]
+    assert [result.claim for result in remarked] == asked
+    assert [result.verdict for result in plain] == ["supported", "refuted", "inconclusive"]
+    assert [result.remark for result in remarked] == ["", REMARK, ""]
     for first, second in zip(plain, remarked, strict=True):
         assert (first.verdict, first.parts) == (second.verdict, second.parts)
 
@@ -249,12 +249,12 @@ def test_a_claim_cannot_change_what_it_is_judged_by(study):
     """It gets the study alone; judging twice, in any order, is the same."""
     first = judge_all(CLAIMS, study)
     again = judge_all(CLAIMS[::-1], study)[::-1]
-    assert [found.verdict for found in first] == [found.verdict for found in again]
+    assert [result.verdict for result in first] == [result.verdict for result in again]
     assert list(map(evidence_in_words, first)) == list(map(evidence_in_words, again))
 
 
 def test_the_claims_of_the_regularization_study(study):
-    verdicts = {found.claim.id: found.verdict for found in judge_all(CLAIMS, study)}
+    verdicts = {result.claim.id: result.verdict for result in judge_all(CLAIMS, study)}
     assert verdicts["l1-is-sparse"] == "supported"
     assert verdicts["l2-is-even"] == "supported"
     assert verdicts["l1-generalizes"] == "refuted"

@@ -212,12 +212,12 @@ def test_what_a_user_named_is_never_markup(tmp_path):
 
 
 def test_equal_studies_have_equal_comparisons(tmp_path):
-    found = []
+    result = []
     for _ in range(2):
         path, _ = compare.build(*studies(tmp_path))
-        found.append({file.name: file.read_bytes() for file in path.parent.iterdir()})
-    assert found[0] == found[1]
-    assert set(found[0]) == {"comparison.html", "comparison.md", "comparison.tex"}
+        result.append({file.name: file.read_bytes() for file in path.parent.iterdir()})
+    assert result[0] == result[1]
+    assert set(result[0]) == {"comparison.html", "comparison.md", "comparison.tex"}
 
 
 def test_a_comparison_is_written_beside_the_second_study_alone(tmp_path):

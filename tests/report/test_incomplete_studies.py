@@ -118,7 +118,7 @@ SOME = "such a trial counts with the worst value"
 
 
 @pytest.mark.parametrize(
-    ("study", "said"),
+    ("study", "messages"),
     [
         pytest.param(half, [UNFINISHED], id="half of the trials"),
         pytest.param(without("l2=1"), [UNFINISHED], id="a strength missing"),
@@ -142,13 +142,13 @@ SOME = "such a trial counts with the worst value"
         pytest.param(measure_of_some, [], id="a measure of some points"),
     ],
 )
-def test_a_study_that_lacks_something_has_a_report_that_says_so(study, said, tmp_path):
+def test_a_study_that_lacks_something_has_a_report_that_says_so(study, messages, tmp_path):
     """Whole in every language, with finite text; a warning of any library is an error here."""
     table = study(tmp_path)
     page_ = Page(build(table, claims=[CLAIM]).read_text())
     warnings = summary(table, ablation(table)).warnings
-    assert len(warnings) == len(said)
-    for words, warning in zip(said, warnings, strict=True):
+    assert len(warnings) == len(messages)
+    for words, warning in zip(messages, warnings, strict=True):
         assert words in warning
         assert warning in page_.text
     assert not re.search(r"\bnan\b", page_.text)

@@ -97,11 +97,11 @@ def test_the_page_says_what_came_out(tmp_path):
 def test_the_summary_comes_first(whole):
     """Question, answers, what to know before believing them and one figure; provenance last."""
     table, page_ = whole
-    said = page.summary(table, ablation(table))
+    summary = page.summary(table, ablation(table))
     order = [
         "<h1>toy</h1>",
         "Does it help?",
-        said.answers[0],
+        summary.answers[0],
         "now 0.2",
         "<img",
         "What theory says",
@@ -448,7 +448,7 @@ def warnings_of(table):
 
 
 @pytest.mark.parametrize(
-    ("study", "said"),
+    ("study", "message"),
     [
         (lambda d: two_points(d, trials=10), "4 of 10 trials have not finished"),
         (lambda d: two_points(d, restarts=1), "One restart a point: there are no intervals"),
@@ -472,16 +472,16 @@ def warnings_of(table):
     ],
     ids=["unfinished", "one restart", "diverged", "all diverged", "marks", "halving"],
 )
-def test_the_report_says_what_is_wrong_with_it(study, said, tmp_path):
+def test_the_report_says_what_is_wrong_with_it(study, message, tmp_path):
     table = study(tmp_path)
     (warning,) = warnings_of(table)
-    assert warning.startswith(said)
+    assert warning.startswith(message)
     page_ = read(table)
-    place = page_.text.index(" ".join(said.split()))
+    place = page_.text.index(" ".join(message.split()))
     assert place < page_.text.index("Ablation"), "before any table"
     shown = [a for tag, a in page_.tags if tag == "p" and a.get("class") == "refuted"]
     assert len(shown) == 1
-    assert said in written(tmp_path, "report.md")
+    assert message in written(tmp_path, "report.md")
 
 
 def test_a_study_without_fault_warns_of_nothing(tmp_path):
@@ -550,8 +550,8 @@ def test_markdown_holds_the_same_tables_and_names_the_figures(whole):
     text = written(table.directory, "report.md")
     assert text.startswith("# toy\n\nDoes it help?\n\n**")
     _, *tables = markdown_tables(text)
-    for listing, found in zip(page_.sortable, tables, strict=True):
-        plain = [[re.sub("</?b>", "", cell) for cell in row] for row in found]
+    for listing, result in zip(page_.sortable, tables, strict=True):
+        plain = [[re.sub("</?b>", "", cell) for cell in row] for row in result]
         assert plain == listing.texts()
     for name in ("restarts", "curves", "profiles", "best_of_k"):
         assert f"]({name}.png)" in text
@@ -567,9 +567,9 @@ def test_csv_and_latex_hold_the_same_tables(whole):
     for (name, frame), wide in zip(frames.items(), printed, strict=True):
         csv = pd.read_csv(table.directory / "report" / f"{name}.csv")
         pd.testing.assert_frame_equal(csv, frame, check_dtype=False, rtol=1e-12)
-        found = latex_rows(written(table.directory, f"{name}.tex"))
+        result = latex_rows(written(table.directory, f"{name}.tex"))
         expected = narrow(wide)
-        assert [[re.sub("</?b>", "", cell) for cell in cells] for cells in found] == [
+        assert [[re.sub("</?b>", "", cell) for cell in cells] for cells in result] == [
             list(expected.titles),
             *([cell.text for cell in line.cells] for line in expected.rows),
         ]
@@ -592,11 +592,11 @@ def test_claims_json_is_json_whatever_was_measured(tmp_path):
 
 def test_equal_studies_have_equal_reports(rendered_figures, tmp_path):
     """Every byte of every file; also of a second report of the same directory."""
-    found = []
+    result = []
     for name in ("a", "b", "b"):
         trials = random_trials([BASE, L2], restarts=3)
         write(tmp_path / name, [BASE, L2], trials)
         write_curves(tmp_path / name, trials)
         build(Study(tmp_path / name), claims=[CLAIM])
-        found.append({p.name: p.read_bytes() for p in (tmp_path / name / "report").iterdir()})
-    assert found[0] == found[1] == found[2]
+        result.append({p.name: p.read_bytes() for p in (tmp_path / name / "report").iterdir()})
+    assert result[0] == result[1] == result[2]

@@ -125,8 +125,8 @@ def test_points_are_told_apart_by_any_field(rows, study):
         ("model", "linear", ["linear", "linear l2=0.1"]),
         ("protocol/steps", 100, [of["name"] for of in POINTS]),
     ]:
-        found = numbers(column("l2_norm", by=by)[value], study)
-        np.testing.assert_array_equal(found, chosen(rows, points, "l2_norm"))
+        result = numbers(column("l2_norm", by=by)[value], study)
+        np.testing.assert_array_equal(result, chosen(rows, points, "l2_norm"))
 
 
 def test_settings_say_among_which_points(rows, study):
@@ -244,9 +244,9 @@ def test_where_no_restart_is_shared_nothing_is_told(tmp_path):
     study = write(tmp_path, [BASE, WEAK], rows, trials=8)
     loss = column("test/loss")
     claim = Claim("id", "A sentence.", "a source", loss["L2"] < loss["baseline"])
-    found = judge(claim, study)
-    assert found.verdict == "inconclusive"
-    assert found.parts[0].interval.n == 0
+    result = judge(claim, study)
+    assert result.verdict == "inconclusive"
+    assert result.parts[0].interval.n == 0
 
 
 def test_values_are_float64_whatever_the_column_is(tmp_path):
@@ -262,9 +262,9 @@ def test_values_are_float64_whatever_the_column_is(tmp_path):
         (column("steps", l2=0.0).everywhere, [1, 2, 3]),
         (quantities(lambda study: {"yes": [True, True]}), [1, 1]),
     ]:
-        found = numbers(quantity, study)
-        assert found.dtype == np.float64
-        assert found.tolist() == values
+        result = numbers(quantity, study)
+        assert result.dtype == np.float64
+        assert result.tolist() == values
 
 
 # Names
@@ -395,9 +395,9 @@ def test_an_expectation_has_a_verdict_once_there_is_a_study(tmp_path):
         (norm["L2"] > 0.9, "refuted"),
         (0.9 > norm["L2"], "supported"),  # noqa: SIM300
     ]:
-        found = judge(Claim("id", "A sentence.", "a source", expected), study)
-        assert found.verdict == verdict, expected
-        (line,) = evidence_in_words(found)
+        result = judge(Claim("id", "A sentence.", "a source", expected), study)
+        assert result.verdict == verdict, expected
+        (line,) = evidence_in_words(result)
         name, bounds = repr(expected).split(" (expected")
         assert line.startswith(f"{name} = ")
         assert line.endswith(f" (expected{bounds}, n = 4")
@@ -434,9 +434,9 @@ def test_everywhere_is_an_effect_of_every_point_with_these_settings(rows, study)
         (column("l2_norm", by="l2", model="linear"), ["linear", "linear l2=0.1"]),
         (column("l2_norm", group="L2"), EVERY_L2),
     ]:
-        found = measured(asked.everywhere, study)
-        assert list(found) == [f"l2_norm, {name}" for name in points]
-        for name, values in zip(points, found.values(), strict=True):
+        result = measured(asked.everywhere, study)
+        assert list(result) == [f"l2_norm, {name}" for name in points]
+        for name, values in zip(points, result.values(), strict=True):
             assert values.tolist() == list(raw(rows, name, "l2_norm").values()), "nothing is chosen"
     assert list(measured(column("l2_norm", measured="norm", l2=1.0).everywhere, study)) == [
         "norm, l2=1"
@@ -449,10 +449,10 @@ def test_bounds_hold_at_every_point(tmp_path):
     rows = [row for of in points for row in series(of, l2_norm=values[of["name"]])]
     study = write(tmp_path, points, rows)
     claim = Claim("id", "A sentence.", "a source", column("l2_norm").everywhere.within(0.5, 1.0))
-    found = judge(claim, study)
-    assert [part.verdict for part in found.parts] == ["refuted", "supported", "inconclusive"]
-    assert {part.expected for part in found.parts} == {(0.5, 1.0)}
-    assert found.verdict == "refuted"
+    result = judge(claim, study)
+    assert [part.verdict for part in result.parts] == ["refuted", "supported", "inconclusive"]
+    assert {part.expected for part in result.parts} == {(0.5, 1.0)}
+    assert result.verdict == "refuted"
 
 
 def test_everywhere_leaves_points_without_the_column_out(tmp_path):
@@ -473,9 +473,9 @@ def test_everywhere_leaves_points_without_the_column_out(tmp_path):
 def test_arithmetic_is_of_every_point_too(rows, study):
     names = ["base", "l2=0.1", "l2=1"]
     norm, loss = ({n: chosen(rows, [n], c) for n in names} for c in ("l2_norm", "test/loss"))
-    found = measured(NORM.everywhere / 2 - LOSS.everywhere, study)
-    assert list(found) == [f"(l2_norm, {name} / 2) − test/loss, {name}" for name in names]
-    for values, name in zip(found.values(), names, strict=True):
+    result = measured(NORM.everywhere / 2 - LOSS.everywhere, study)
+    assert list(result) == [f"(l2_norm, {name} / 2) − test/loss, {name}" for name in names]
+    for values, name in zip(result.values(), names, strict=True):
         np.testing.assert_array_equal(values, norm[name] / 2 - loss[name])
     again = measured((NORM.everywhere + LOSS.everywhere) - NORM.everywhere, study)
     turned = measured(-NORM.everywhere + LOSS.everywhere, study)
@@ -541,8 +541,8 @@ def test_a_study_without_the_points_is_missing_something(quantity, study):
         with pytest.raises(Missing):
             expected.effects(study)
     claim = Claim("id", "A sentence.", "a source", LOSS["L2"] > 0, quantity > 0)
-    found = judge(claim, study)
-    assert (found.verdict, found.parts) == ("inconclusive", ())
+    result = judge(claim, study)
+    assert (result.verdict, result.parts) == ("inconclusive", ())
 
 
 def test_a_point_that_has_not_finished_is_missing(tmp_path):
@@ -564,14 +564,14 @@ def test_a_function_of_the_study_makes_quantities(rows, study):
     def norm_by_strength(study):
         return {f"norm, {p}": study.values(p, "l2_norm") for p in study.among(group="L2")}
 
-    found = measured(norm_by_strength, study)
-    assert list(found) == [f"norm, {name}" for name in EVERY_L2]
-    for name, values in zip(EVERY_L2, found.values(), strict=True):
+    result = measured(norm_by_strength, study)
+    assert list(result) == [f"norm, {name}" for name in EVERY_L2]
+    for name, values in zip(EVERY_L2, result.values(), strict=True):
         np.testing.assert_array_equal(values, chosen(rows, [name], "l2_norm"))
     assert repr(norm_by_strength > 0.5) == "norm by strength (expected > 0.5)"
     scaled = measured(norm_by_strength * 2 - norm_by_strength, study)
     assert list(scaled) == [f"(norm, {name} · 2) − norm, {name}" for name in EVERY_L2]
-    for values, once in zip(scaled.values(), found.values(), strict=True):
+    for values, once in zip(scaled.values(), result.values(), strict=True):
         np.testing.assert_allclose(values, once)
     assert not any(effect.share for effect in (norm_by_strength > 0).effects(study))
 
@@ -634,9 +634,9 @@ def test_a_quantity_that_is_a_share_has_the_exact_interval(successes, n, tmp_pat
         ):
             (effect,) = asked.within(0.0, 1.0).effects(study)
             assert effect.share
-            found = effect.interval(level)
-            assert (found.estimate, found.low, found.high) == pytest.approx(exact)
-            assert (found.n, found.method) == (n, "exact")
+            result = effect.interval(level)
+            assert (result.estimate, result.low, result.high) == pytest.approx(exact)
+            assert (result.n, result.method) == (n, "exact")
         for asked in (column("solved")["baseline"], quantities(lambda study: {"solved": values})):
             (effect,) = (asked > 0.5).effects(study)
             assert not effect.share

@@ -25,8 +25,8 @@ def bits(successes, n):
 
 
 def exact(successes, n, level=0.95):
-    found = binomtest(successes, n).proportion_ci(level, method="exact")
-    return successes / n, found.low, found.high
+    result = binomtest(successes, n).proportion_ci(level, method="exact")
+    return successes / n, result.low, result.high
 
 
 def ends(interval):
@@ -44,9 +44,9 @@ def table_of(directory, **columns):
 def test_the_interval_of_a_share_is_the_exact_one(tmp_path, successes, n):
     table = table_of(tmp_path, solved=bits(successes, n))
     assert table.is_share("solved")
-    found = table.interval("base", "solved")
-    assert ends(found) == pytest.approx(exact(successes, n))
-    assert (found.n, found.method) == (n, "exact")
+    result = table.interval("base", "solved")
+    assert ends(result) == pytest.approx(exact(successes, n))
+    assert (result.n, result.method) == (n, "exact")
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_the_interval_of_a_share_is_the_exact_one(tmp_path, successes, n):
 def test_a_column_is_a_share_if_every_trial_has_0_or_1(tmp_path, values, share):
     table = table_of(tmp_path, solved=values)
     assert table.is_share("solved") == share == table.is_share("solved")
-    found = table.interval("base", "solved")
+    result = table.interval("base", "solved")
     if share:
-        assert ends(found) == pytest.approx(exact(int(sum(values)), 4))
+        assert ends(result) == pytest.approx(exact(int(sum(values)), 4))
     else:
         expected = mean_interval(np.asarray(values, float))
-        np.testing.assert_equal(ends(found), ends(expected))
+        np.testing.assert_equal(ends(result), ends(expected))
 
 
 def test_it_is_the_column_that_is_a_share_not_one_point_of_it(tmp_path):
@@ -92,9 +92,9 @@ def test_one_columns_answer_is_not_anothers(tmp_path):
 def test_the_table_of_the_report_has_exact_intervals_of_a_share(tmp_path):
     rows = series(BASE, test_accuracy=bits(7, 20)) + series(WEAK, test_accuracy=bits(18, 20))
     table = write(tmp_path, [BASE, WEAK], rows)
-    found = {row.group: row for row in ablation(table)}
-    assert ends(found["baseline"].mean) == pytest.approx(exact(7, 20))
-    assert ends(found["L2"].mean) == pytest.approx(exact(18, 20))
+    result = {row.group: row for row in ablation(table)}
+    assert ends(result["baseline"].mean) == pytest.approx(exact(7, 20))
+    assert ends(result["L2"].mean) == pytest.approx(exact(18, 20))
 
 
 def test_the_answer_has_the_interval_of_the_table(tmp_path):
@@ -145,14 +145,14 @@ def test_an_effect_is_no_share_unless_it_says_so(study):
     assert ends(share.interval(0.95)) == pytest.approx(exact(19, 20))
     # All solved: Student's t is sure of it after four restarts, the exact interval is not.
     certain = np.ones(4)
-    for said, verdict in ((False, "supported"), (True, "inconclusive")):
-        solved = expecting(certain, "solved", (0.5, INF), share=said)
+    for share, verdict in ((False, "supported"), (True, "inconclusive")):
+        solved = expecting(certain, "solved", (0.5, INF), share=share)
         assert judge(claim(solved), study).verdict == verdict
 
 
 def test_a_share_of_nothing_decides_nothing(study):
-    found = judge(claim(expecting([], "solved", share=True)), study)
-    assert found.verdict == "inconclusive"
+    result = judge(claim(expecting([], "solved", share=True)), study)
+    assert result.verdict == "inconclusive"
 
 
 def test_the_evidence_of_a_share_is_printed_with_its_ends(study):
@@ -166,15 +166,15 @@ def test_the_evidence_of_a_share_is_printed_with_its_ends(study):
 def test_the_claim_of_a_share_is_judged_at_every_point_by_itself(study):
     """From the column of the study to the verdicts."""
     solved = column("solved", share=True, measured="share solved")
-    found = judge(claim(solved.everywhere > 0.5), study)
-    assert [part.measured for part in found.parts] == [
+    result = judge(claim(solved.everywhere > 0.5), study)
+    assert [part.measured for part in result.parts] == [
         "share solved, base", "share solved, l2=0.1", "share solved, l2=1",
     ]  # fmt: skip
-    assert [part.verdict for part in found.parts] == ["refuted", "supported", "supported"]
-    for part, successes in zip(found.parts, (2, 19, 20), strict=True):
+    assert [part.verdict for part in result.parts] == ["refuted", "supported", "supported"]
+    for part, successes in zip(result.parts, (2, 19, 20), strict=True):
         assert ends(part.interval) == pytest.approx(exact(successes, 20))
     (part,) = judge(claim(solved.at(l2=0.1, model="mlp").everywhere > 0.5), study).parts
-    assert part == found.parts[1]
+    assert part == result.parts[1]
 
 
 # The page
@@ -184,15 +184,15 @@ def test_the_claim_of_a_share_is_judged_at_every_point_by_itself(study):
 def test_the_page_lists_the_first_trials_and_says_where_the_rest_is(tmp_path, n):
     values = np.random.default_rng(0).random(n)
     table = table_of(tmp_path, test_accuracy=values)
-    found = page.evidence(table, ablation(table))
-    assert [e.anchor for e in found] == ["row-0", "point-0"]
-    for shown in found:
+    result = page.evidence(table, ablation(table))
+    assert [e.anchor for e in result] == ["row-0", "point-0"]
+    for shown in result:
         expected = min(n, page.MOST_TRIALS)
         assert len(shown.rows) == expected
         assert [row[0] for row in shown.rows] == [f"base/{r}" for r in range(expected)]
         assert [row[-1] for row in shown.rows] == [f"{v:.6g}" for v in values[:expected]]
-        said = f": the first {page.MOST_TRIALS} of {n:,} (all are in trials.parquet)"
-        assert (said in shown.title) == (n > page.MOST_TRIALS)
+        note = f": the first {page.MOST_TRIALS} of {n:,} (all are in trials.parquet)"
+        assert (note in shown.title) == (n > page.MOST_TRIALS)
     if n == 1234:
         html = build(table).read_text()
         assert f"the first {page.MOST_TRIALS} of 1,234" in html

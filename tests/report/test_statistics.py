@@ -51,33 +51,33 @@ def ends(interval):
 @pytest.mark.parametrize("n", SAMPLES)
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
 def test_mean_interval_is_students(n, level):
-    found = mean_interval(SAMPLES[n], level)
+    result = mean_interval(SAMPLES[n], level)
     expected = stats.ttest_1samp(SAMPLES[n], 0.0).confidence_interval(level)
-    np.testing.assert_allclose(ends(found), expected, rtol=EXACT)
-    np.testing.assert_allclose(found.estimate, SAMPLES[n].mean(), rtol=1e-15)
-    assert (found.n, found.method) == (n, "t")
-    np.testing.assert_allclose(found.half_width, (expected.high - expected.low) / 2, rtol=EXACT)
+    np.testing.assert_allclose(ends(result), expected, rtol=EXACT)
+    np.testing.assert_allclose(result.estimate, SAMPLES[n].mean(), rtol=1e-15)
+    assert (result.n, result.method) == (n, "t")
+    np.testing.assert_allclose(result.half_width, (expected.high - expected.low) / 2, rtol=EXACT)
 
 
 @pytest.mark.parametrize("n", SAMPLES)
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
 def test_paired_difference_is_that_of_the_paired_t_test(n, level):
     a, noise = SAMPLES[n], np.random.default_rng(1).normal(0.2, 0.1, n)
-    found = paired_difference(a + noise, a, level)
+    result = paired_difference(a + noise, a, level)
     expected = stats.ttest_rel(a + noise, a).confidence_interval(level)
-    np.testing.assert_allclose(ends(found), expected, rtol=EXACT)
-    assert found.negated() == paired_difference(a, a + noise, level)
+    np.testing.assert_allclose(ends(result), expected, rtol=EXACT)
+    assert result.negated() == paired_difference(a, a + noise, level)
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 16), (16, 3), (16, 200)])
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
 def test_unpaired_difference_is_welchs(n, m, level):
     a, b = SAMPLES[n], 3 * np.random.default_rng(5).normal(1.0, 1.0, m)
-    found = unpaired_difference(a, b, level)
+    result = unpaired_difference(a, b, level)
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-    np.testing.assert_allclose(ends(found), expected, rtol=EXACT)
-    np.testing.assert_allclose(found.estimate, plain.fmean(a) - plain.fmean(b), rtol=EXACT)
-    assert (found.n, found.method) == (min(n, m), "Welch")
+    np.testing.assert_allclose(ends(result), expected, rtol=EXACT)
+    np.testing.assert_allclose(result.estimate, plain.fmean(a) - plain.fmean(b), rtol=EXACT)
+    assert (result.n, result.method) == (min(n, m), "Welch")
 
 
 def test_unpaired_difference_by_welchs_formula():
@@ -85,22 +85,22 @@ def test_unpaired_difference_by_welchs_formula():
     parts = [plain.variance(x) / len(x) for x in (a, b)]
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 3)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
-    found = unpaired_difference(np.array(a), np.array(b))
+    result = unpaired_difference(np.array(a), np.array(b))
     expected = [7 / 3 - 2 - half, 7 / 3 - 2 + half]
-    np.testing.assert_allclose(ends(found), expected, rtol=EXACT)
+    np.testing.assert_allclose(ends(result), expected, rtol=EXACT)
 
 
 def test_unpaired_difference_of_equal_values_has_no_width():
-    found = unpaired_difference(np.full(3, 2.0), np.full(4, 0.5))
-    assert found == Interval(1.5, 1.5, 1.5, 3, "Welch")
+    result = unpaired_difference(np.full(3, 2.0), np.full(4, 0.5))
+    assert result == Interval(1.5, 1.5, 1.5, 3, "Welch")
 
 
 @pytest.mark.parametrize("values", WITHOUT_INTERVAL)
 def test_an_unpaired_difference_needs_two_finite_values_on_either_side(values):
     for pair in ((values, [1.0, 2.0, 3.0]), ([1.0, 2.0, 3.0], values)):
-        found = unpaired_difference(*map(np.array, pair))
-        assert not found.known
-        assert (found.n, found.method) == (len(values), "none")
+        result = unpaired_difference(*map(np.array, pair))
+        assert not result.known
+        assert (result.n, result.method) == (len(values), "none")
 
 
 def test_pairing_cancels_what_restarts_have_in_common():
@@ -119,28 +119,28 @@ def test_the_interval_covers_as_often_as_it_says():
 
 @pytest.mark.parametrize("values", WITHOUT_INTERVAL)
 def test_without_an_interval_its_ends_are_nan(values):
-    found = mean_interval(np.array(values))
+    result = mean_interval(np.array(values))
     estimate = values[0] if len(values) == 1 and math.isfinite(values[0]) else math.nan
-    np.testing.assert_equal([found.estimate, *ends(found)], [estimate, math.nan, math.nan])
-    assert (found.n, found.method) == (len(values), "none")
-    assert not found.known
-    assert not found.excludes_zero()
+    np.testing.assert_equal([result.estimate, *ends(result)], [estimate, math.nan, math.nan])
+    assert (result.n, result.method) == (len(values), "none")
+    assert not result.known
+    assert not result.excludes_zero()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
 def test_equal_values_have_an_interval_of_no_width(dtype):
-    found = mean_interval(np.full(5, 3, dtype))
-    assert found == Interval(3.0, 3.0, 3.0, 5)
-    assert found.known
-    assert found.half_width == 0
+    result = mean_interval(np.full(5, 3, dtype))
+    assert result == Interval(3.0, 3.0, 3.0, 5)
+    assert result.known
+    assert result.half_width == 0
 
 
 def test_float32_is_summed_in_float64():
     values = np.float32(1e6) + np.arange(4, dtype=np.float32) / 8
-    found = mean_interval(values)
-    assert found.estimate == 1e6 + 0.1875
+    result = mean_interval(values)
+    assert result.estimate == 1e6 + 0.1875
     half = stats.t.ppf(0.975, 3) * np.std([0, 1, 2, 3], ddof=1) / 8 / 2
-    np.testing.assert_allclose(found.half_width, half, rtol=EXACT)
+    np.testing.assert_allclose(result.half_width, half, rtol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +196,12 @@ def test_interquartile_mean_by_hand(values, expected):
 @pytest.mark.parametrize("statistic", [interquartile_mean, median])
 def test_statistics_of_position_along_an_axis(statistic, axis):
     values = np.random.default_rng(0).normal(size=(9, 17))
-    found = statistic(values, axis=axis)
+    result = statistic(values, axis=axis)
     if statistic is interquartile_mean:
-        np.testing.assert_allclose(found, stats.trim_mean(values, 0.25, axis=axis), rtol=EXACT)
+        np.testing.assert_allclose(result, stats.trim_mean(values, 0.25, axis=axis), rtol=EXACT)
     reference = {interquartile_mean: middle_half, median: plain.median}[statistic]
     slices = values.T if axis == 0 else values
-    np.testing.assert_allclose(found, [reference(s.tolist()) for s in slices], rtol=EXACT)
+    np.testing.assert_allclose(result, [reference(s.tolist()) for s in slices], rtol=EXACT)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 16, 17])
@@ -223,11 +223,11 @@ def bca_by_hand(values, statistic, level, resamples, seed):
     left_out = np.array([statistic(np.delete(values, i)) for i in range(n)])
     pulls = left_out.mean() - left_out
     a = (pulls**3).sum() / (6 * (pulls**2).sum() ** 1.5)
-    found = []
+    result = []
     for tail in ((1 - level) / 2, (1 + level) / 2):
         z = z0 + normal.inv_cdf(tail)
-        found.append(np.quantile(drawn, normal.cdf(z0 + z / (1 - a * z))))
-    return found
+        result.append(np.quantile(drawn, normal.cdf(z0 + z / (1 - a * z))))
+    return result
 
 
 POPULATIONS = {
@@ -250,28 +250,28 @@ POPULATIONS = {
 )
 def test_bootstrap_interval_is_efrons(population, statistic, reference, n, level):
     values = POPULATIONS[population](n)
-    found = bootstrap_interval(values, statistic, level)
+    result = bootstrap_interval(values, statistic, level)
     expected = bca_by_hand(values, reference, level, RESAMPLES, seed=99)
     # An end of 9,999 resamples has a standard error of about 1% of the width.
-    np.testing.assert_allclose(ends(found), expected, atol=0.04 * np.ptp(expected))
-    np.testing.assert_allclose(found.estimate, reference(values), rtol=EXACT)
-    assert (found.n, found.method) == (n, "BCa")
+    np.testing.assert_allclose(ends(result), expected, atol=0.04 * np.ptp(expected))
+    np.testing.assert_allclose(result.estimate, reference(values), rtol=EXACT)
+    assert (result.n, result.method) == (n, "BCa")
 
 
 def test_bca_corrects_the_mean_of_a_skewed_sample_upwards():
     values = POPULATIONS["lognormal"](16)
-    found = bootstrap_interval(values, np.mean)
+    result = bootstrap_interval(values, np.mean)
     rng = np.random.default_rng(7)
     drawn = values[rng.integers(0, 16, (RESAMPLES, 16))].mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert found.low > low + 0.02 * (high - low)
-    assert found.high > high + 0.05 * (high - low)
+    assert result.low > low + 0.02 * (high - low)
+    assert result.high > high + 0.05 * (high - low)
 
 
 def test_a_bootstrap_interval_is_that_of_its_seed_and_resamples():
     values = SAMPLES[16]
-    found = bootstrap_interval(values, median, seed=1)
-    assert found == bootstrap_interval(values.copy(), median, seed=1)
+    result = bootstrap_interval(values, median, seed=1)
+    assert result == bootstrap_interval(values.copy(), median, seed=1)
     few = bootstrap_interval(values, interquartile_mean, resamples=200)
     many = bootstrap_interval(values, interquartile_mean, resamples=201)
     other = bootstrap_interval(values, interquartile_mean, resamples=200, seed=2)
@@ -281,22 +281,22 @@ def test_a_bootstrap_interval_is_that_of_its_seed_and_resamples():
 
 
 def test_a_higher_level_is_a_wider_interval():
-    found = [bootstrap_interval(SAMPLES[16], interquartile_mean, q) for q in (0.5, 0.9, 0.99)]
-    widths = [f.half_width for f in found]
+    result = [bootstrap_interval(SAMPLES[16], interquartile_mean, q) for q in (0.5, 0.9, 0.99)]
+    widths = [f.half_width for f in result]
     assert sorted(set(widths)) == widths
 
 
 @pytest.mark.parametrize("statistic", [np.mean, median, interquartile_mean])
 def test_the_bootstrap_of_equal_values_has_no_width(statistic):
-    found = bootstrap_interval(np.full(7, 2.5), statistic)
-    assert found == Interval(2.5, 2.5, 2.5, 7, "percentile")
+    result = bootstrap_interval(np.full(7, 2.5), statistic)
+    assert result == Interval(2.5, 2.5, 2.5, 7, "percentile")
 
 
 @pytest.mark.parametrize("values", WITHOUT_INTERVAL)
 def test_no_bootstrap_of_fewer_than_two_finite_values(values):
-    found = bootstrap_interval(np.array(values), median)
-    assert not found.known
-    assert (found.n, found.method) == (len(values), "none")
+    result = bootstrap_interval(np.array(values), median)
+    assert not result.known
+    assert (result.n, result.method) == (len(values), "none")
 
 
 def distinct(values, axis=-1):
@@ -312,11 +312,11 @@ def distinct(values, axis=-1):
     ],
 )
 def test_where_bca_is_undefined_it_is_the_percentile_interval(values, statistic, why):
-    found = bootstrap_interval(values, statistic)
-    assert found.method == "percentile", why
+    result = bootstrap_interval(values, statistic)
+    assert result.method == "percentile", why
     rng = np.random.default_rng(5)
     drawn = statistic(values[rng.integers(0, len(values), (RESAMPLES, len(values)))], axis=-1)
-    np.testing.assert_allclose(ends(found), np.quantile(drawn, [0.025, 0.975]), atol=0.01)
+    np.testing.assert_allclose(ends(result), np.quantile(drawn, [0.025, 0.975]), atol=0.01)
 
 
 # Shares
@@ -326,20 +326,20 @@ def test_where_bca_is_undefined_it_is_the_percentile_interval(values, statistic,
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
 def test_share_interval_is_clopper_and_pearsons(n, level):
     for successes in {0, 1, n // 3, n - 1, n}:
-        found = share_interval(successes, n, level)
+        result = share_interval(successes, n, level)
         expected = stats.binomtest(successes, n).proportion_ci(level, "exact")
-        np.testing.assert_allclose(ends(found), expected, rtol=EXACT, atol=1e-12)
-        assert (found.estimate, found.n, found.method) == (successes / n, n, "exact")
+        np.testing.assert_allclose(ends(result), expected, rtol=EXACT, atol=1e-12)
+        assert (result.estimate, result.n, result.method) == (successes / n, n, "exact")
     assert share_interval(0, n, level).low == 0
     assert share_interval(n, n, level).high == 1
 
 
 def test_a_half_success_lies_between_its_neighbours():
-    found = [share_interval(s, 16) for s in np.arange(0, 16.5, 0.5)]
-    assert all(a.low <= b.low for a, b in itertools.pairwise(found))
-    assert all(a.high <= b.high for a, b in itertools.pairwise(found))
-    assert found[1].low > 0
-    assert found[-2].high < 1
+    result = [share_interval(s, 16) for s in np.arange(0, 16.5, 0.5)]
+    assert all(a.low <= b.low for a, b in itertools.pairwise(result))
+    assert all(a.high <= b.high for a, b in itertools.pairwise(result))
+    assert result[1].low > 0
+    assert result[-2].high < 1
 
 
 def test_no_share_of_nothing():
@@ -349,9 +349,9 @@ def test_no_share_of_nothing():
 @pytest.mark.parametrize("n", [5, 16, 60])
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_share_interval_covers_every_share_at_least_as_often_as_it_says(n, level):
-    found = [share_interval(successes, n, level) for successes in range(n + 1)]
+    result = [share_interval(successes, n, level) for successes in range(n + 1)]
     shares = np.linspace(0, 1, 301)
-    covers = [(i.low <= shares) & (shares <= i.high) for i in found]
+    covers = [(i.low <= shares) & (shares <= i.high) for i in result]
     chance = stats.binom.pmf(np.arange(n + 1)[:, None], n, shares)
     assert (chance * covers).sum(0).min() >= level - EXACT
 
@@ -360,9 +360,9 @@ def test_share_interval_covers_every_share_at_least_as_often_as_it_says(n, level
 def test_probability_of_improvement_counts_ties_half(n):
     differences = np.random.default_rng(n).integers(-2, 3, n) / 4
     won = sum(1.0 if d > 0 else 0.5 if d == 0 else 0.0 for d in differences)
-    found = probability_of_improvement(differences)
-    assert found == share_interval(won, n)
-    assert found.estimate == won / n
+    result = probability_of_improvement(differences)
+    assert result == share_interval(won, n)
+    assert result.estimate == won / n
     narrow = probability_of_improvement(differences, 0.5)
     assert narrow == share_interval(won, n, 0.5)
 
@@ -377,9 +377,9 @@ def test_probability_of_improvement_by_hand(differences, share):
 
 @pytest.mark.parametrize("differences", [[], [1.0, math.nan], [1.0, math.inf]])
 def test_no_probability_of_improvement_without_finite_differences(differences):
-    found = probability_of_improvement(np.array(differences))
-    assert not found.known
-    assert (found.n, found.method) == (len(differences), "none")
+    result = probability_of_improvement(np.array(differences))
+    assert not result.known
+    assert (result.n, result.method) == (len(differences), "none")
 
 
 # The sign-flip test
@@ -542,8 +542,8 @@ def test_effect_size_is_hedges_g(n):
 
 def test_effect_size_is_unbiased_for_normal_differences():
     rng = np.random.default_rng(0)
-    found = [effect_size(rng.normal(0.8, 1.0, 5)) for _ in range(5000)]
-    assert abs(np.mean(found) - 0.8) < 4 * np.std(found) / math.sqrt(5000)
+    result = [effect_size(rng.normal(0.8, 1.0, 5)) for _ in range(5000)]
+    assert abs(np.mean(result) - 0.8) < 4 * np.std(result) / math.sqrt(5000)
 
 
 def test_the_effect_size_of_many_is_the_mean_over_the_deviation():
@@ -587,10 +587,10 @@ def test_best_of_k_by_drawing():
 
 def test_the_best_of_one_is_the_mean_and_more_are_no_worse():
     values = np.random.default_rng(0).normal(size=16)
-    found = [best_of_k(values, k) for k in range(1, 65)]
-    np.testing.assert_allclose(found[0], values.mean(), rtol=EXACT)
-    assert (np.diff(found) > 0).all()
-    assert found[-1] < values.max()
+    result = [best_of_k(values, k) for k in range(1, 65)]
+    np.testing.assert_allclose(result[0], values.mean(), rtol=EXACT)
+    assert (np.diff(result) > 0).all()
+    assert result[-1] < values.max()
     np.testing.assert_allclose(best_of_k(values, 10_000), values.max(), rtol=EXACT)
     np.testing.assert_allclose(best_of_k(np.full(5, 2.5), 3), 2.5, rtol=EXACT)
 
@@ -686,9 +686,9 @@ def test_equal_values_that_binary_cannot_hold_are_equal():
 
 def test_infinities_of_both_signs_are_no_estimate():
     values = np.array([math.inf, -math.inf, 0.0])
-    for found in (mean_interval(values), bootstrap_interval(values, np.mean)):
-        assert math.isnan(found.estimate)
-        assert not found.known
+    for result in (mean_interval(values), bootstrap_interval(values, np.mean)):
+        assert math.isnan(result.estimate)
+        assert not result.known
 
 
 @pytest.mark.parametrize("size", [28.0, 29.0, 30.0, 100.0])
@@ -716,10 +716,10 @@ def test_more_restarts_than_the_most_are_too_many():
 
 def test_many_values_get_a_percentile_interval():
     values = np.random.default_rng(0).normal(size=3000)
-    found = bootstrap_interval(values, np.mean, resamples=999)
-    assert found.method == "percentile"
+    result = bootstrap_interval(values, np.mean, resamples=999)
+    assert result.method == "percentile"
     expected = mean_interval(values)
-    np.testing.assert_allclose(ends(found), ends(expected), atol=0.2 * expected.half_width)
+    np.testing.assert_allclose(ends(result), ends(expected), atol=0.2 * expected.half_width)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0])

@@ -40,8 +40,8 @@ def table(tmp_path):
 
 
 def test_every_point_is_compared_with_the_baseline_most_like_it(table):
-    found = {p["name"]: table.baseline(p["name"]) for p in POINTS}
-    assert found == {
+    result = {p["name"]: table.baseline(p["name"]) for p in POINTS}
+    assert result == {
         "base": None,
         "l2=0.1": "base",
         "l2=1": "base",
@@ -113,7 +113,7 @@ def test_selection_goes_by_the_objectives_direction(objective, values, best, tmp
 
 def chosen_by_the_others(trials, points, sign):
     """Every choice written out: {restart: the point of the best mean over the other restarts}."""
-    found = {}
+    result = {}
     for restart in sorted({row["restart"] for row in trials}):
         means = {}
         for name in points:
@@ -124,8 +124,8 @@ def chosen_by_the_others(trials, points, sign):
             ]
             if others:
                 means[name] = np.mean(others)
-        found[restart] = max(points, key=lambda name: means.get(name, -math.inf))
-    return found
+        result[restart] = max(points, key=lambda name: means.get(name, -math.inf))
+    return result
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3, 0.6])
@@ -141,12 +141,12 @@ def test_for_every_restart_the_other_restarts_choose(seed, direction, missing, t
     table = write(tmp_path, POINTS, trials, objective=objective)
     names = [name for name in names if name in table.settings]
     sign = 1 if direction == "max" else -1
-    found = selection.chosen(table, names)
-    assert found.by_restart == chosen_by_the_others(trials, names, sign)
+    result = selection.chosen(table, names)
+    assert result.by_restart == chosen_by_the_others(trials, names, sign)
     means = {n: sign * np.mean([t["valid/loss"] for t in trials if t["point"] == n]) for n in names}
-    assert found.point == max(means, key=means.__getitem__) == selection.selected(table, names)
-    assert found == selection.best(table)
-    assert found.agreeing == list(found.by_restart.values()).count(found.point)
+    assert result.point == max(means, key=means.__getitem__) == selection.selected(table, names)
+    assert result == selection.best(table)
+    assert result.agreeing == list(result.by_restart.values()).count(result.point)
 
 
 def test_one_restart_can_flip_the_choice_of_the_others_and_not_its_own(tmp_path):
@@ -155,12 +155,12 @@ def test_one_restart_can_flip_the_choice_of_the_others_and_not_its_own(tmp_path)
     trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6], test_accuracy=[0.91, 0.92, 0.93, 0.94])
     trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5], test_accuracy=[0.1, 0.2, 0.3, 0.4])
     table = write(tmp_path, [BASE, WEAK, STRONG], trials)
-    found = selection.chosen(table, ["l2=0.1", "l2=1"])
-    assert found == Chosen("l2=0.1", {0: "l2=1", 1: "l2=0.1", 2: "l2=0.1", 3: "l2=0.1"})
-    assert found.agreeing == 3
-    values = table.values(found, "test/accuracy")
+    result = selection.chosen(table, ["l2=0.1", "l2=1"])
+    assert result == Chosen("l2=0.1", {0: "l2=1", 1: "l2=0.1", 2: "l2=0.1", 3: "l2=0.1"})
+    assert result.agreeing == 3
+    values = table.values(result, "test/accuracy")
     assert values.to_dict() == {0: 0.1, 1: 0.92, 2: 0.93, 3: 0.94}, "of the points that stand"
-    assert table.interval(found, "test/accuracy").estimate == pytest.approx(np.mean(values))
+    assert table.interval(result, "test/accuracy").estimate == pytest.approx(np.mean(values))
 
 
 OWN = [0.0, 0.51, 1e17, 1e300, math.nan]
@@ -170,7 +170,7 @@ OWN = [0.0, 0.51, 1e17, 1e300, math.nan]
 @pytest.mark.parametrize("restart", range(3))
 def test_a_restart_has_no_part_in_the_choice_of_its_point(restart, others, tmp_path):
     """Whatever it measures on validation: next to nothing, enormous, or nothing finite."""
-    found = set()
+    result = set()
     for number, own in enumerate(itertools.product(OWN, OWN)):
         trials = []
         for of, mine, rest in zip((WEAK, STRONG), own, others, strict=True):
@@ -178,20 +178,20 @@ def test_a_restart_has_no_part_in_the_choice_of_its_point(restart, others, tmp_p
             values[restart] = mine
             trials += series(of, valid_loss=values)
         table = write(tmp_path / f"{number}", [WEAK, STRONG], trials)
-        found.add(selection.chosen(table, ["l2=0.1", "l2=1"]).by_restart[restart])
-    assert len(found) == 1
+        result.add(selection.chosen(table, ["l2=0.1", "l2=1"]).by_restart[restart])
+    assert len(result) == 1
 
 
 def test_a_restart_has_no_part_in_what_diverged_trials_of_others_count_as(tmp_path):
     """The worst trial must not decide about itself."""
-    found = set()
+    result = set()
     for own in (0.6, 5.0):
         trials = series(WEAK, valid_loss=[own, 0.5, 0.5])
         trials += series(STRONG, valid_loss=[own, 0.5, 0.1])
         trials[4]["status"] = "diverged"
         table = write(tmp_path / f"{own}", [WEAK, STRONG], trials)
-        found.add(selection.chosen(table, ["l2=0.1", "l2=1"]).by_restart[0])
-    assert len(found) == 1
+        result.add(selection.chosen(table, ["l2=0.1", "l2=1"]).by_restart[0])
+    assert len(result) == 1
 
 
 def test_one_restart_chooses_for_itself(tmp_path):
@@ -256,10 +256,10 @@ def test_a_line_has_one_point_for_every_value_from_low_to_high(tmp_path):
         table = write(tmp_path / f"{seed}", points, random_trials(points, seed=seed))
         line = selection.along(table, "l2")
         assert list(line) == [0.0, 0.1, 1.0]
-        for l2, found in line.items():
-            assert found == selection.chosen(table, [f"{l2} linear", f"{l2} mlp"])
+        for l2, result in line.items():
+            assert result == selection.chosen(table, [f"{l2} linear", f"{l2} mlp"])
         alone = selection.along(table, "l2", model="linear")
-        assert [found.point for found in alone.values()] == [f"{l2} linear" for l2 in alone]
+        assert [result.point for result in alone.values()] == [f"{l2} linear" for l2 in alone]
     assert selection.along(table, "l2", model="none") == {}
     assert table.among(l2=0.1) == ["0.1 linear", "0.1 mlp"]
     assert table.among(l2=0.1, model="mlp") == ["0.1 mlp"]
@@ -278,9 +278,9 @@ def test_of_a_choice_are_the_trials_that_stand_for_it(tmp_path):
     trials += series(WEAK, valid_loss=[0.1, 0.6, 0.6, 0.6])
     trials += series(STRONG, valid_loss=[0.9, 0.5, 0.5, 0.5])
     table = write(tmp_path, [BASE, WEAK, STRONG], trials[::-1])
-    found = table.of(selection.chosen(table, ["l2=0.1", "l2=1"]))
-    assert found["trial"].tolist() == ["l2=1/0", "l2=0.1/1", "l2=0.1/2", "l2=0.1/3"]
-    assert table.trial_ids(selection.chosen(table, ["l2=0.1", "l2=1"])) == found["trial"].tolist()
+    result = table.of(selection.chosen(table, ["l2=0.1", "l2=1"]))
+    assert result["trial"].tolist() == ["l2=1/0", "l2=0.1/1", "l2=0.1/2", "l2=0.1/3"]
+    assert table.trial_ids(selection.chosen(table, ["l2=0.1", "l2=1"])) == result["trial"].tolist()
     assert table.of("l2=1")["trial"].tolist() == [f"l2=1/{r}" for r in range(4)]
 
 
@@ -294,11 +294,11 @@ def test_differences_pair_equal_restarts(tmp_path):
     trials += [trial(WEAK, r, test_accuracy=v) for r, v in a.items()]
     table = write(tmp_path, [BASE, WEAK], trials)
     assert table.differences("l2=0.1", "base", "test/accuracy") == pytest.approx([0.4, 0.1, 0.3])
-    found = table.difference("l2=0.1", "base", "test/accuracy")
+    result = table.difference("l2=0.1", "base", "test/accuracy")
     expected = stats.ttest_rel([0.9, 0.7, 0.8], [0.5, 0.6, 0.5])
-    assert found.n == 3
-    assert found.estimate == pytest.approx((0.4 + 0.1 + 0.3) / 3)
-    np.testing.assert_allclose([found.low, found.high], expected.confidence_interval(), rtol=1e-9)
+    assert result.n == 3
+    assert result.estimate == pytest.approx((0.4 + 0.1 + 0.3) / 3)
+    np.testing.assert_allclose([result.low, result.high], expected.confidence_interval(), rtol=1e-9)
 
 
 def test_what_the_study_lacks_is_missing(tmp_path):
@@ -353,11 +353,11 @@ def test_a_baseline_that_has_not_finished_is_not_replaced(tmp_path):
 
 def test_one_restart_has_means_and_no_intervals(tmp_path):
     table = write(tmp_path, [BASE, WEAK], [trial(BASE, 0), trial(WEAK, 0, test_accuracy=0.75)])
-    for found, estimate in (
+    for result, estimate in (
         (table.interval("l2=0.1", "test/accuracy"), 0.75),
         (table.difference("l2=0.1", "base", "test/accuracy"), 0.25),
     ):
-        assert (found.estimate, found.n, found.known) == (estimate, 1, False)
+        assert (result.estimate, result.n, result.known) == (estimate, 1, False)
 
 
 # Trials that diverged
@@ -585,9 +585,9 @@ def test_a_method_on_several_baselines_is_chosen_among_all_of_them(tmp_path):
 @pytest.mark.parametrize("key", ["significance", "metrics", "points", "plan"])
 def test_a_record_of_another_version_is_a_users_error(key, tmp_path):
     write(tmp_path, [BASE], series(BASE, valid_loss=[0.5]))
-    said = json.loads((tmp_path / "study.json").read_text())
-    del said[key]
-    (tmp_path / "study.json").write_text(json.dumps(said))
+    manifest = json.loads((tmp_path / "study.json").read_text())
+    del manifest[key]
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=f"no readable study.* lacks {key}"):
         Study(tmp_path)
 
@@ -600,8 +600,8 @@ def test_methods_stand_below_their_own_baseline(tmp_path):
         for rate in (1, 2, 3)
     ]
     trials = [trial(one, 0) for one in points]
-    found = list(write(tmp_path, points, trials).groups().items())
-    assert found == [
+    result = list(write(tmp_path, points, trials).groups().items())
+    assert result == [
         ((f"baseline{rate}", method), [f"{method}{rate}"])
         for rate in (1, 2, 3)
         for method in ("baseline", "L2")

@@ -204,10 +204,8 @@ def test_tables_of_a_study_compile(tmp_path):
     points = [*POINTS, point("none", "max-norm", max_norm=2.0)]
     table = write(tmp_path, points, trials, significance=0.9)
     rows = ablation(table)
-    status, said = compiled(
-        tmp_path, latex(ablation_table(table, rows)), latex(points_table(table))
-    )
-    assert status == 0, said
+    status, log = compiled(tmp_path, latex(ablation_table(table, rows)), latex(points_table(table)))
+    assert status == 0, log
 
 
 @needs_latex
@@ -216,8 +214,8 @@ def test_the_comparison_of_two_studies_compiles(tmp_path):
         write(tmp_path / name, POINTS, random_trials(seed=seed), id=name)
         for seed, name in enumerate("ab")
     )
-    status, said = compiled(tmp_path, latex(comparison_table(a, b)))
-    assert status == 0, said
+    status, log = compiled(tmp_path, latex(comparison_table(a, b)))
+    assert status == 0, log
 
 
 @needs_latex
@@ -228,8 +226,8 @@ def test_hostile_names_compile(tmp_path):
     table = write(tmp_path, points, random_trials(points, restarts=1))
     printed = (ablation_table(table, ablation(table)), points_table(table))
     tex = [latex(replace(one, rows=one.rows[i : i + 30])) for one in printed for i in (0, 30, 60)]
-    status, said = compiled(tmp_path, *tex, latex(of_cells(*NAMES, bold=True)))
-    assert status == 0, said
+    status, log = compiled(tmp_path, *tex, latex(of_cells(*NAMES, bold=True)))
+    assert status == 0, log
 
 
 # What the tables print
@@ -258,19 +256,19 @@ def settled(tmp_path):
 
 
 def test_the_ablation_table_leads_with_each_baseline_and_what_changes_it(settled):
-    found = columns(ablation_table(settled, ablation(settled)))
-    assert found["method"] == ["baseline", "L2", "dropout"]
-    assert found["setting"][:2] == ["base", "l2=0.1"]
-    assert found["test accuracy"][0] == "0.5 ± 0"
-    assert found["test accuracy"][1].startswith("0.704 ± 0.0")
-    assert found["Δ test accuracy"][1].startswith("+0.204 ± 0.0")
-    assert found["Δ test accuracy"][2].startswith("−0.006 ± 0.0")
-    assert found["p (Holm)"][:2] == ["", "0.016"]
-    assert found["better at"] == ["", "100%", "50%"]
-    assert found["n"] == ["8"] * 3
-    assert found["diverged"] == ["0"] * 3
-    assert found["more restarts"][:2] == ["", ""], "nothing where it is settled"
-    assert int(found["more restarts"][2].replace(",", "")) > 10
+    result = columns(ablation_table(settled, ablation(settled)))
+    assert result["method"] == ["baseline", "L2", "dropout"]
+    assert result["setting"][:2] == ["base", "l2=0.1"]
+    assert result["test accuracy"][0] == "0.5 ± 0"
+    assert result["test accuracy"][1].startswith("0.704 ± 0.0")
+    assert result["Δ test accuracy"][1].startswith("+0.204 ± 0.0")
+    assert result["Δ test accuracy"][2].startswith("−0.006 ± 0.0")
+    assert result["p (Holm)"][:2] == ["", "0.016"]
+    assert result["better at"] == ["", "100%", "50%"]
+    assert result["n"] == ["8"] * 3
+    assert result["diverged"] == ["0"] * 3
+    assert result["more restarts"][:2] == ["", ""], "nothing where it is settled"
+    assert int(result["more restarts"][2].replace(",", "")) > 10
 
 
 def test_a_setting_is_what_its_baseline_does_not_set(tmp_path):
@@ -281,8 +279,8 @@ def test_a_setting_is_what_its_baseline_does_not_set(tmp_path):
         point("model=linear l2=0.1", "L2", model="linear", l2=0.1),
     ]
     table = write(tmp_path, points, random_trials(points))
-    found = columns(ablation_table(table, ablation(table)))
-    assert found["setting"] == ["model=mlp", "l2=0.1", "model=linear", "l2=0.1"]
+    result = columns(ablation_table(table, ablation(table)))
+    assert result["setting"] == ["model=mlp", "l2=0.1", "model=linear", "l2=0.1"]
 
 
 def test_a_paper_gets_the_columns_that_it_has_room_for(settled):
@@ -353,12 +351,12 @@ def test_the_points_table_has_every_metric_and_measure_of_every_point(tmp_path):
         *("method", "model", "l2", *metrics, "l2_norm", "steps"),
         *("Δ test/accuracy", "n", "diverged"),
     )
-    found = columns(printed)
-    assert found["l2"] == ["0", "0.1", "1", "0", "0.1"]
-    assert [bool(text) for text in found["Δ test/accuracy"]] == [False, True, True, False, True]
+    result = columns(printed)
+    assert result["l2"] == ["0", "0.1", "1", "0", "0.1"]
+    assert [bool(text) for text in result["Δ test/accuracy"]] == [False, True, True, False, True]
     for place, name in enumerate(table.settings):
         for column in (*metrics, "l2_norm", "steps"):
-            assert found[column][place] == interval_cell(table.interval(name, column)).text
+            assert result[column][place] == interval_cell(table.interval(name, column)).text
 
 
 def test_an_infinite_setting_is_printed_as_one(tmp_path):
@@ -405,31 +403,31 @@ def test_the_caption_says_where_strengths_come_from(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("diverged", "said"),
+    ("diverged", "sentence"),
     [
         (0, "No trial diverged."),
         (2, "2 of 6 trials diverged; such a trial counts with the worst value of any that did not"),
         (6, "Every trial diverged: there is nothing to compare."),
     ],
 )
-def test_the_caption_says_what_became_of_divergence(diverged, said, tmp_path):
+def test_the_caption_says_what_became_of_divergence(diverged, sentence, tmp_path):
     trials = random_trials([BASE, WEAK], restarts=3)
     for row in trials[:diverged]:
         row["status"] = "diverged"
-    assert said in caption(write(tmp_path, [BASE, WEAK], trials))
+    assert sentence in caption(write(tmp_path, [BASE, WEAK], trials))
 
 
 def test_the_caption_names_rows_whose_bootstrap_is_another(tmp_path):
     trials = series(BASE, test_accuracy=[0.5] * 4)
     trials += series(LINEAR, test_accuracy=[0.1, 0.25, 0.3, 0.9])
-    said = caption(write(tmp_path, [BASE, LINEAR], trials))
-    assert "BCa is undefined for the interquartile mean of baseline: percentile." in said
+    text = caption(write(tmp_path, [BASE, LINEAR], trials))
+    assert "BCa is undefined for the interquartile mean of baseline: percentile." in text
 
 
 def test_the_caption_counts_rows_that_are_too_many_to_name(tmp_path):
     trials = [row for of in POINTS for row in series(of, test_accuracy=[0.5] * 4)]
-    said = caption(write(tmp_path, POINTS, trials))
-    assert "BCa is undefined for the median of 4 of 4 rows: percentile." in said
+    text = caption(write(tmp_path, POINTS, trials))
+    assert "BCa is undefined for the median of 4 of 4 rows: percentile." in text
 
 
 def test_a_halved_study_prints_its_last_round_alone(tmp_path):
@@ -442,5 +440,5 @@ def test_the_caption_says_of_a_metric_that_is_not_finite(tmp_path):
     """It counts as failed without the status of a diverged trial."""
     trials = random_trials([BASE, WEAK], restarts=3)
     trials[4]["test/accuracy"] = NAN
-    said = caption(write(tmp_path, [BASE, WEAK], trials))
-    assert "0 of 6 trials diverged, and test accuracy of 1 is not finite; such a trial" in said
+    text = caption(write(tmp_path, [BASE, WEAK], trials))
+    assert "0 of 6 trials diverged, and test accuracy of 1 is not finite; such a trial" in text

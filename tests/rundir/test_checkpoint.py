@@ -78,10 +78,10 @@ def files(place, number):
 
 
 def test_every_bit_comes_back(two):
-    found = read(two, 2)
-    assert_same(found.arrays)
-    assert (found.number, found.host["position"]) == (2, 20)
-    assert found.host["holds"] == HOLDS
+    result = read(two, 2)
+    assert_same(result.arrays)
+    assert (result.number, result.host["position"]) == (2, 20)
+    assert result.host["holds"] == HOLDS
     assert host_of(two, 1)["position"] == 10
 
 
@@ -97,14 +97,14 @@ def test_arrays_over_several_devices_are_read_back_whole(tmp_path, devices):
 def test_arrays_may_be_donated_as_soon_as_save_returns(tmp_path):
     """A checkpoint is a copy: the study trains on in the same memory."""
     spoil = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 + 7, tree), donate_argnums=0)
-    given = {"a": np.arange(2**16, dtype=np.float32)}
-    arrays = jax.device_put(given, jax.devices()[0])
+    values = {"a": np.arange(2**16, dtype=np.float32)}
+    arrays = jax.device_put(values, jax.devices()[0])
     writer = Checkpoints(tmp_path, 0, 1)
     writer.save(arrays, {})
     jax.block_until_ready(spoil(arrays))
     writer.wait()
     writer.close()
-    assert_same(read(tmp_path, 1).arrays, given)
+    assert_same(read(tmp_path, 1).arrays, values)
 
 
 def test_the_last_two_are_kept_and_numbered_on(tmp_path):
@@ -325,6 +325,6 @@ def test_a_disk_that_is_really_full_is_one_message(tmp_path):
     assert message.startswith(f"cannot write the checkpoint {tmp_path / '000002'}")
     assert "make room" in message
     assert newest(tmp_path) == (1, [])
-    found = read(tmp_path, 1)
-    assert found.host["position"] == 1
-    np.testing.assert_array_equal(found.arrays["a"], np.arange(9, dtype=np.float32))
+    result = read(tmp_path, 1)
+    assert result.host["position"] == 1
+    np.testing.assert_array_equal(result.arrays["a"], np.arange(9, dtype=np.float32))

@@ -90,8 +90,8 @@ def test_a_second_process_is_told_which_one_holds_it(tmp_path):
 
 def test_inside_it_says_who_and_after_it_nothing_is_left(tmp_path):
     with locked(tmp_path):
-        said = json.loads((tmp_path / lock.NAME).read_text())
-        assert said == {"pid": os.getpid(), "host": socket.gethostname()}
+        holder = json.loads((tmp_path / lock.NAME).read_text())
+        assert holder == {"pid": os.getpid(), "host": socket.gethostname()}
         with pytest.raises(UserError, match=f"process {os.getpid()} "), locked(tmp_path):
             pytest.fail("two are inside")
     assert list(tmp_path.iterdir()) == []
@@ -124,10 +124,10 @@ def test_whatever_an_old_file_says_it_is_taken_over(tmp_path, left):
         assert json.loads((tmp_path / lock.NAME).read_text())["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("said", ["", "{", "null", '{"pid": 1}'])
-def test_a_holder_that_has_not_yet_said_who_it_is_refuses_too(tmp_path, said):
+@pytest.mark.parametrize("text", ["", "{", "null", '{"pid": 1}'])
+def test_a_holder_that_has_not_yet_said_who_it_is_refuses_too(tmp_path, text):
     with (tmp_path / lock.NAME).open("a+") as stream:
-        stream.write(said)
+        stream.write(text)
         stream.flush()
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="in use by another process;"), locked(tmp_path):

@@ -337,8 +337,8 @@ def test_what_comes_after_a_rewind_overwrites_no_tree(tmp_path):
     for ids in (IDS[2:3], IDS[3:4]):
         store.append_tree("params.toy", ids, {"x": array_of(ids)})
         store.append("trials", trial_rows(ids))
-    found = sorted(trial for trials, _ in store.read_trees("params.toy") for trial in trials)
-    assert found == IDS[:4]
+    result = sorted(trial for trials, _ in store.read_trees("params.toy") for trial in trials)
+    assert result == IDS[:4]
 
 
 # Trees
@@ -356,14 +356,14 @@ TREE = {
 
 def leaves(tree, prefix=()):
     """{path: (dtype, shape, bytes)}."""
-    found = {}
+    result = {}
     for name, value in tree.items():
         path = (*prefix, name)
         if isinstance(value, dict):
-            found |= leaves(value, path)
+            result |= leaves(value, path)
         else:
-            found[path] = (value.dtype, value.shape, value.tobytes())
-    return found
+            result[path] = (value.dtype, value.shape, value.tobytes())
+    return result
 
 
 def test_trees_come_back_nested_and_with_their_bits(tmp_path):

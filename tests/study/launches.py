@@ -110,9 +110,9 @@ def assert_close(directory, whole):
 
 def record_of(directory):
     """(marks of study.json, slots per device)."""
-    said = json.loads((directory / "study.json").read_text())
-    (program,) = said["provenance"]["programs"].values()
-    return said["marks"], program["slots_per_device"]
+    manifest = json.loads((directory / "study.json").read_text())
+    (program,) = manifest["provenance"]["programs"].values()
+    return manifest["marks"], program["slots_per_device"]
 
 
 def bits(directory):

@@ -62,15 +62,15 @@ def place(four, tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """How many trials each launch of a program was given."""
-    original, given = Engine.run, []
+    """Number of trials of each run of a program."""
+    original, sizes = Engine.run, []
 
     def spy(self, trials, *arguments, **keywords):
-        given.append(len(trials.restart))
+        sizes.append(len(trials.restart))
         return original(self, trials, *arguments, **keywords)
 
     monkeypatch.setattr(Engine, "run", spy)
-    return given
+    return sizes
 
 
 def contents(directory):
@@ -79,7 +79,7 @@ def contents(directory):
     }
 
 
-def said(directory):
+def manifest(directory):
     return json.loads((directory / "study.json").read_text())
 
 
@@ -162,7 +162,7 @@ def test_an_allowed_change_goes_on_with_what_is_missing_and_is_marked(
     result = train(place, plan, allow_changed=True)
     assert (result.trained, result.missing, trained) == (4, 0, [4])
     marks = [f"{message} (from 4 finished trials on)"]
-    assert said(place)["marks"] == marks
+    assert manifest(place)["marks"] == marks
     after = rows_of(place)
     assert len(after) == 8
     assert after.loc[before.index].equals(before)
@@ -170,16 +170,16 @@ def test_an_allowed_change_goes_on_with_what_is_missing_and_is_marked(
     plan, _ = changed_plan(what, monkeypatch, restarts=6)
     result = train(place, plan)
     assert (result.trained, result.missing, trained) == (4, 0, [4, 4])
-    assert said(place)["marks"] == marks
+    assert manifest(place)["marks"] == marks
     assert rows_of(place).loc[after.index].equals(after)
 
 
 def test_the_level_of_significance_is_recorded(four, tmp_path):
     """The module's level, or 0.05: a reader must not guess what bold meant."""
-    assert said(four)["significance"] == 0.05
+    assert manifest(four)["significance"] == 0.05
     train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), significance=0.01))
-    assert said(tmp_path)["significance"] == 0.01
-    assert said(tmp_path)["marks"] == []
+    assert manifest(tmp_path)["significance"] == 0.01
+    assert manifest(tmp_path)["marks"] == []
     with pytest.raises(UserError, match=r"level of significance: 0\.01, now 0\.05\."):
         train(tmp_path, plan_of(replace(GRID, learning_rate=0.1), restarts=3))
 
@@ -190,10 +190,10 @@ def test_changes_add_up(place, monkeypatch):
     with pytest.raises(UserError, match=r"has changed: seed: 1, now 0; task version: 1, now 2\."):
         train(place, plan_of(restarts=4, task=lambda c: quadratic(c, version=2)))
     train(place, other_device(version_2), allow_changed=True)
-    assert [mark.partition(",")[0] for mark in said(place)["marks"]] == [
+    assert [mark.partition(",")[0] for mark in manifest(place)["marks"]] == [
         "seed: 0", "task version: 1", f"device kind: {plan_of().device_kind.partition(',')[0]}",
     ]  # fmt: skip
-    assert [mark.partition("(")[2] for mark in said(place)["marks"]] == [
+    assert [mark.partition("(")[2] for mark in manifest(place)["marks"]] == [
         f"from {n} finished trials on)" for n in (4, 6, 6)
     ]
 
@@ -209,7 +209,7 @@ def test_of_several_programs_the_changed_one_is_named(tmp_path):
     with pytest.raises(UserError, match=message):
         train(tmp_path, plan_of(wide, task=task))
     assert train(tmp_path, plan_of(wide, task=task), allow_changed=True).trained == 4
-    assert len(said(tmp_path)["marks"]) == 1
+    assert len(manifest(tmp_path)["marks"]) == 1
 
 
 @pytest.mark.parametrize("what", CHANGED)
@@ -236,7 +236,7 @@ def test_an_interrupted_trial_is_begun_although_none_has_finished(tmp_path, monk
     with pytest.raises(UserError, match=what):
         train(tmp_path, plan)
     assert train(tmp_path, plan, allow_changed=True).trained == 2
-    assert said(tmp_path)["marks"] == [f"{message} (from 0 finished trials on)"]
+    assert manifest(tmp_path)["marks"] == [f"{message} (from 0 finished trials on)"]
 
 
 def test_where_nothing_has_begun_conditions_may_change(place, monkeypatch):
@@ -245,8 +245,8 @@ def test_where_nothing_has_begun_conditions_may_change(place, monkeypatch):
         path.unlink()
     plan = other_device(plan_of(task=steeper))
     assert train(place, plan).trained == 4
-    assert said(place)["marks"] == []
-    assert said(place)["provenance"]["conditions"]["device kind"] == "TPU v9"
+    assert manifest(place)["marks"] == []
+    assert manifest(place)["provenance"]["conditions"]["device kind"] == "TPU v9"
 
 
 def longer(setting):
@@ -286,23 +286,23 @@ def test_a_checkpoint_of_another_setting_is_another_study(tmp_path):
 
 
 def slots_of(directory):
-    (program,) = said(directory)["provenance"]["programs"].values()
+    (program,) = manifest(directory)["provenance"]["programs"].values()
     return program["slots_per_device"]
 
 
 def test_the_recorded_slots_are_used_again_whatever_the_rule_gives(place):
     assert train(place, plan_of(restarts=3, slots=48)).trained == 2
-    assert (slots_of(place), said(place)["marks"]) == (16, [])
+    assert (slots_of(place), manifest(place)["marks"]) == (16, [])
 
 
 def test_other_slots_are_marked_and_then_those_of_the_study(place):
     assert train(place, plan_of(restarts=3), slots=16).trained == 2
-    assert said(place)["marks"] == []
+    assert manifest(place)["marks"] == []
     assert train(place, plan_of(restarts=4), slots=32).trained == 2
     marks = ["slots per device: 16, now 32 (from 6 finished trials on)"]
-    assert (slots_of(place), said(place)["marks"]) == (32, marks)
+    assert (slots_of(place), manifest(place)["marks"]) == (32, marks)
     assert train(place, plan_of(restarts=5)).trained == 2
-    assert (slots_of(place), said(place)["marks"]) == (32, marks)
+    assert (slots_of(place), manifest(place)["marks"]) == (32, marks)
 
 
 def test_slots_that_nothing_is_trained_with_are_not_marked(place, monkeypatch):
@@ -326,7 +326,7 @@ def test_retry_trains_diverged_trials_again_and_only_those(place, trained):
     result = train(place, plan_of(), retry=True)
     assert (result.trained, result.missing, trained) == (2, 0, [2])
     assert tables(place) == before
-    assert said(place)["marks"] == []
+    assert manifest(place)["marks"] == []
     assert train(place, plan_of(restarts=3), retry=True).trained == 4  # with what is missing
     whole = place.parent / "whole"
     train(whole, plan_of(restarts=3))
@@ -348,7 +348,7 @@ def test_retry_asks_too_whether_anything_has_changed(place, monkeypatch):
             train(place, other_device(plan_of()), retry=True)
     assert contents(place) == before
     assert train(place, other_device(plan_of()), retry=True, allow_changed=True).trained == 2
-    assert len(said(place)["marks"]) == 1
+    assert len(manifest(place)["marks"]) == 1
 
 
 def test_a_retry_that_is_interrupted_is_finished_by_the_next_launch(place):
@@ -403,7 +403,7 @@ def test_a_record_that_is_no_text_is_refused(place):
 
 @pytest.mark.parametrize("key", ["marks", "experiment", "seed", "significance"])
 def test_a_record_that_lacks_something_is_refused(place, key):
-    record = said(place)
+    record = manifest(place)
     del record[key]
     (place / "study.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="holds no readable study"):
@@ -419,20 +419,20 @@ def test_a_larger_grid_may_add_a_program(place, trained):
     whole = place.parent / "whole"
     train(whole, wide)
     assert tables(place) == tables(whole)
-    programs = said(place)["provenance"]["programs"]
+    programs = manifest(place)["provenance"]["programs"]
     assert {name: p["statics"]["width"] for name, p in programs.items()} == {
         "width=3": 3, "width=4": 4,
     }  # fmt: skip
-    assert said(place)["marks"] == []
+    assert manifest(place)["marks"] == []
 
 
 def test_a_program_that_is_added_takes_the_seed_that_is_asked_for_now(place):
     """One that was there keeps the names of its trials, whatever has changed since."""
     wide = plan_of(replace(GRID, width=(3, 4)), seed=1)
     train(place, wide, allow_changed=True)
-    programs = said(place)["provenance"]["programs"]
+    programs = manifest(place)["provenance"]["programs"]
     assert [programs[f"width={n}"]["identity"]["seed"] for n in (3, 4)] == [0, 1]
-    assert said(place)["marks"] == ["seed: 0, now 1 (from 4 finished trials on)"]
+    assert manifest(place)["marks"] == ["seed: 0, now 1 (from 4 finished trials on)"]
     assert train(place, wide).missing == 0
 
 
@@ -453,6 +453,6 @@ def test_a_program_that_is_finished_keeps_its_slots_and_gets_no_mark(place):
     """Two of width 3 are there; those of width 4 are trained with other slots."""
     larger = plan_of(replace(GRID, width=(3, 4)), restarts=2)
     assert train(place, larger, slots=32).missing == 0
-    programs = said(place)["provenance"]["programs"].values()
+    programs = manifest(place)["provenance"]["programs"].values()
     assert {p["statics"]["width"]: p["slots_per_device"] for p in programs} == {3: 16, 4: 32}
-    assert said(place)["marks"] == []
+    assert manifest(place)["marks"] == []

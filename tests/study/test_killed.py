@@ -80,8 +80,8 @@ def children(tmp_path_factory):
 @pytest.mark.parametrize("argument", ["seal=5", "rename=9"])
 def test_a_process_that_is_really_killed_loses_nothing(long, children, argument):
     """In the background, before a checkpoint is sealed; and between two files."""
-    place, said, errors = children
-    assert f"{argument} -9" in said, errors
+    place, output, errors = children
+    assert f"{argument} -9" in output, errors
     directory = place / argument
     assert (directory / ".lock").exists()
     if argument == "seal=5":
@@ -94,9 +94,9 @@ def test_a_process_that_is_really_killed_loses_nothing(long, children, argument)
 @pytest.mark.parametrize("argument", ["limit=6000", "limit=100"])
 def test_a_disk_that_is_really_full_loses_nothing(long, children, argument):
     """No file may be larger than so many bytes."""
-    place, said, errors = children
-    assert f"{argument} 2" in said, errors
-    message = said[said.index(f"{argument} 2") - 1]
+    place, output, errors = children
+    assert f"{argument} 2" in output, errors
+    message = output[output.index(f"{argument} 2") - 1]
     assert message.startswith("cannot write "), message
     directory = place / argument
     assert train(directory, long_plan()).missing == 0

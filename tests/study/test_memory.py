@@ -45,9 +45,9 @@ def test_a_full_device_gets_half_of_the_slots(long, tmp_path, monkeypatch, capsy
     assert (result.trained, result.missing) == (32, 0)
     mark = "out of memory with 32 slots per device of toy: 16 from then on"
     assert record_of(tmp_path) == ([mark], 16)
-    said = capsys.readouterr().err
-    assert mark in said
-    assert ("resuming from checkpoint 8" in said) == (at == 9 and minutes == 0)
+    errors = capsys.readouterr().err
+    assert mark in errors
+    assert ("resuming from checkpoint 8" in errors) == (at == 9 and minutes == 0)
     assert_close(tmp_path, long[0])
 
 

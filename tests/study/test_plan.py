@@ -152,9 +152,9 @@ def test_an_axis_is_validated_before_the_points():
 
 
 def test_planning_compiles_nothing():
-    with compilations() as made:
+    with compilations() as compiled:
         describe(plan_of(replace(SHORT, l2=(0.0, 0.1), width=(3, 4))))
-    assert made == []
+    assert compiled == []
 
 
 def test_the_plan_prints():

@@ -74,8 +74,8 @@ def test_what_came_after_the_checkpoint_is_rewound(tmp_path):
     store, place = Store(tmp_path), tmp_path / "checkpoints"
     position, before = checkpoint.host_of(place, 1)["position"], store.finished()
     assert 0 < position < store.position
-    found = checkpoint.latest(tmp_path / checkpoint.PLACE)
-    assert rewind(tmp_path, store, long_plan(), found) == (1, [])
+    result = checkpoint.latest(tmp_path / checkpoint.PLACE)
+    assert rewind(tmp_path, store, long_plan(), result) == (1, [])
     assert Store(tmp_path).position == store.position == position
     assert store.finished() < before
 
@@ -137,14 +137,14 @@ def test_torn_checkpoints_are_said_and_cost_only_time(long, tmp_path, capsys, ho
         tear(tmp_path, number)
     capsys.readouterr()
     assert train(tmp_path, long_plan()).missing == 0
-    said = capsys.readouterr().err
-    assert f"checkpoint {two} is damaged: " in said
+    errors = capsys.readouterr().err
+    assert f"checkpoint {two} is damaged: " in errors
     if torn == 1:
-        assert f"resuming from checkpoint {one}" in said
+        assert f"resuming from checkpoint {one}" in errors
     else:
-        assert f"checkpoint {one} is damaged: " in said
-        assert "no checkpoint can be used: trials that had not finished start anew" in said
-        assert "going on" not in said
+        assert f"checkpoint {one} is damaged: " in errors
+        assert "no checkpoint can be used: trials that had not finished start anew" in errors
+        assert "going on" not in errors
     assert tables(tmp_path) == tables(long[0])
 
 
@@ -184,8 +184,8 @@ def test_other_slots_go_on_and_are_marked(long, tmp_path, slots):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """{what was kept: a run of LONG that was never interrupted}."""
+def whole(tmp_path_factory):
+    """{what was whole: a run of LONG that was never interrupted}."""
     place = tmp_path_factory.mktemp("kept")
     for keep in ("all", "best"):
         train(place / keep, long_plan(), keep=keep)
@@ -194,7 +194,7 @@ def kept(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["killed early", "killed late", "terminated", "both"])
 @pytest.mark.parametrize("keep", ["all", "best"])
-def test_snapshots_survive_whatever_happens(kept, tmp_path, keep, how):
+def test_snapshots_survive_whatever_happens(whole, tmp_path, keep, how):
     if how in ("terminated", "both"):
         terminated(tmp_path, 10, keep=keep)
         assert snapshots.load(tmp_path, "toy")
@@ -202,8 +202,8 @@ def test_snapshots_survive_whatever_happens(kept, tmp_path, keep, how):
         at = {"killed early": 7, "killed late": 16, "both": 4}[how]
         killed(tmp_path, Engine, "_read", at, keep=keep)
     assert train(tmp_path, long_plan(), keep=keep).missing == 0
-    assert bits(tmp_path) == bits(kept[keep])
-    assert tables(tmp_path) == tables(kept[keep])
+    assert bits(tmp_path) == bits(whole[keep])
+    assert tables(tmp_path) == tables(whole[keep])
     assert not (tmp_path / "parts").exists()
     assert [p.name for p in (tmp_path / "params").iterdir()] == ["toy"]
 
@@ -236,7 +236,7 @@ def test_a_merge_of_snapshots_killed_at_its_renames_is_made_good(tmp_path, monke
 
 
 @pytest.mark.parametrize("at", [5, 11, 17])
-def test_a_report_between_kill_and_resume_changes_nothing(long, kept, tmp_path, at):
+def test_a_report_between_kill_and_resume_changes_nothing(long, whole, tmp_path, at):
     """It brings the tables in order, so that trials past the checkpoint count as finished."""
     with pytest.MonkeyPatch.context() as patch:  # only the third checkpoint is ever written
         calls = []
@@ -247,7 +247,7 @@ def test_a_report_between_kill_and_resume_changes_nothing(long, kept, tmp_path, 
     assert set(read_parquet(tmp_path / "trials.parquet")["trial"]) == finished
     assert train(tmp_path, long_plan(), keep="all").missing == 0
     assert tables(tmp_path) == tables(long[0])
-    assert bits(tmp_path) == bits(kept["all"])
+    assert bits(tmp_path) == bits(whole["all"])
 
 
 def test_halving_stopped_where_all_snapshots_of_a_program_are_superseded(tmp_path):

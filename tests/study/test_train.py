@@ -57,18 +57,18 @@ def test_arrays_are_of_their_trials(whole):
 
 
 def test_study_json_says_what_it_was(whole):
-    said = json.loads((whole / "study.json").read_text())
+    manifest = json.loads((whole / "study.json").read_text())
     plan = plan_of()
-    assert (said["experiment"], said["id"], said["trials"]) == ("toy", plan.id, 24)
-    assert said["objective"] == {"name": "loss", "direction": "min"}
-    assert said["provenance"]["command"] == "the command"
-    (program,) = said["provenance"]["programs"].values()
+    assert (manifest["experiment"], manifest["id"], manifest["trials"]) == ("toy", plan.id, 24)
+    assert manifest["objective"] == {"name": "loss", "direction": "min"}
+    assert manifest["provenance"]["command"] == "the command"
+    (program,) = manifest["provenance"]["programs"].values()
     assert program["slots_per_device"] == 16
     assert (program["data"], program["version"]) == ("f", 1)
     assert program["identity"] == {"seed": 0, "version": 1, "fingerprint": "f"}
     assert program["statics"] == {"fix": "none", "width": 3, "activation": "relu"}
-    assert said["significance"] == 0.05
-    assert said["marks"] == []
+    assert manifest["significance"] == 0.05
+    assert manifest["marks"] == []
     assert len(program["stablehlo"]) == 16
 
 
@@ -91,16 +91,16 @@ def test_nothing_is_trained_twice(whole, monkeypatch):
 def test_a_larger_study_trains_only_what_is_missing(whole, tmp_path, monkeypatch):
     small = plan_of(replace(GRID, learning_rate=RATES[1:3]), restarts=3)
     assert train(tmp_path, small).trained == 6
-    given = []
+    sizes = []
     original = Engine.run
 
     def spy(self, trials, *arguments, **keywords):
-        given.append(len(trials.restart))
+        sizes.append(len(trials.restart))
         return original(self, trials, *arguments, **keywords)
 
     monkeypatch.setattr(Engine, "run", spy)
     result = train(tmp_path)
-    assert (result.trained, result.missing, sum(given)) == (18, 0, 18)
+    assert (result.trained, result.missing, sum(sizes)) == (18, 0, 18)
     assert tables(tmp_path) == tables(whole)
 
 
@@ -294,22 +294,22 @@ def nets_plan(config=NETS, restarts=5):
 def accuracy_of(directory, name="toy"):
     """{trial: test accuracy of its snapshot in params/}, by plain NumPy."""
     test = network(Config(width=4)).data["test"]
-    found = {}
+    result = {}
     for trial, params in snapshots.load(directory, name).items():
         hidden, output = params["hidden_0"], params["output"]
         h = np.maximum(test.x @ hidden["weight"].T + hidden["bias"], 0)
         scores = h @ output["weight"].T + output["bias"]
-        found[trial] = np.mean(scores.argmax(1) == test.y)
-    return found
+        result[trial] = np.mean(scores.argmax(1) == test.y)
+    return result
 
 
 def test_all_snapshots_give_the_accuracies_of_the_table(tmp_path):
     train(tmp_path, nets_plan(), keep="all")
     trials = read_parquet(tmp_path / "trials.parquet").set_index("trial")
-    found = accuracy_of(tmp_path)
-    assert set(found) == set(trials.index)
-    assert len(set(found.values())) > 3
-    for trial, accuracy in found.items():
+    result = accuracy_of(tmp_path)
+    assert set(result) == set(trials.index)
+    assert len(set(result.values())) > 3
+    for trial, accuracy in result.items():
         np.testing.assert_allclose(accuracy, trials.loc[trial, "test/accuracy"], rtol=1e-5)
 
 
@@ -318,9 +318,9 @@ def test_best_snapshots_are_those_of_each_points_best_restart(whole, tmp_path):
     assert tables(tmp_path) == tables(whole), "keeping snapshots changes no result"
     trials = read_parquet(tmp_path / "trials.parquet")
     best = trials.loc[trials.groupby("point")["valid/loss"].idxmin()].set_index("trial")
-    kept = snapshots.load(tmp_path, "toy")
-    assert set(kept) == set(best.index)
-    for trial, variables in kept.items():
+    snapshot_of = snapshots.load(tmp_path, "toy")
+    assert set(snapshot_of) == set(best.index)
+    for trial, variables in snapshot_of.items():
         loss = 0.5 * np.sum((variables["x"] - 1.1) ** 2)
         np.testing.assert_allclose(loss, best.loc[trial, "test/loss"], rtol=1e-4)
 
@@ -365,12 +365,12 @@ def test_of_equally_good_restarts_the_first_is_kept_whichever_finished_first(tmp
     curves[:, 10:] = 0.5
     curves[0, 30:], curves[20, 20:] = 1.0, 1.0
     task = scripted(curves, Metric("score", "max"), solved=lambda valid: valid["score"] == 1.0)
-    kept = []
+    snapshot_bits = []
     for devices in (1, 2):
         monkeypatch.setattr(launched, "mesh_of", lambda n=devices: mesh_of(jax.devices()[:n]))
         plan = plan_of(replace(SHORT, steps=40), restarts=24, task=lambda config: task)
         train(tmp_path / f"{devices}", plan, keep="best")
-        kept.append(bits(tmp_path / f"{devices}"))
-    assert kept[0] == kept[1]
+        snapshot_bits.append(bits(tmp_path / f"{devices}"))
+    assert snapshot_bits[0] == snapshot_bits[1]
     (first,) = (trial.id for trial in plan.trials() if trial.restart == 0)
     assert list(snapshots.load(tmp_path / "1", "toy")) == [first]

@@ -134,8 +134,8 @@ def test_a_trial_reads_no_example_but_those_it_drew():
 
 
 def sums(x, y, mask):
-    kept = jnp.where(mask, x[:, 0] * y, 0.0)
-    return {"xy": (kept.sum(), mask.sum().astype(jnp.float32))}
+    products = jnp.where(mask, x[:, 0] * y, 0.0)
+    return {"xy": (products.sum(), mask.sum().astype(jnp.float32))}
 
 
 @pytest.mark.parametrize("n", [1, 6, 7, 8, 13, 14, 15, 50])

@@ -106,7 +106,7 @@ def test_watch_sees_the_gradient_of_the_step_and_the_parameters_before_it(penalt
 
 
 def test_watching_changes_no_parameter():
-    plain, seen = (one_step(task_of(**said)) for said in ({}, {"watch": watched}))
+    plain, seen = (one_step(task_of(**options)) for options in ({}, {"watch": watched}))
     assert set(plain[2]) == {"loss"}
     assert set(seen[2]) == {"loss", "slope", "first", "size"}
     assert_close(plain[1], seen[1])
@@ -168,9 +168,11 @@ def test_the_layers_are_the_models_submodules():
 
 def test_an_activity_penalty_of_zero_changes_nothing():
     dropped = {"dropout_rate": lambda h: h.dropout_rate}
-    for said, changes in (({}, {}), (dropped, {"dropout_rate": 0.5})):
-        _, plain, loss, _ = one_step(task_of(**said), l2=0.0, **changes)
-        _, off, again, _ = one_step(task_of(activity_penalty=activity, **said), l2=0.0, **changes)
+    for options, changes in (({}, {}), (dropped, {"dropout_rate": 0.5})):
+        _, plain, loss, _ = one_step(task_of(**options), l2=0.0, **changes)
+        _, off, again, _ = one_step(
+            task_of(activity_penalty=activity, **options), l2=0.0, **changes
+        )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), plain, off
         )
@@ -182,7 +184,7 @@ def test_an_activity_penalty_sees_the_layers_as_dropout_leaves_them():
     seen = {}
 
     def look(layers, hparams):
-        jax.debug.callback(lambda found: seen.update(jax.tree.map(np.asarray, found)), layers)
+        jax.debug.callback(lambda values: seen.update(jax.tree.map(np.asarray, values)), layers)
         return jnp.float32(0)
 
     dropping = task_of(activity_penalty=look, dropout_rate=lambda h: h.dropout_rate)
@@ -207,8 +209,8 @@ class Told(nn.Module):
         scores = jnp.ones((len(x), 1)) * weight[None]
         if first is not None:
             self.make_rng("dropout")
-        given = [0.0 if rate is None else rate for rate in (first, second, third)]
-        factor = 1.0 + given[0] + 10.0 * given[1] + 100.0 * given[2]
+        rates = [0.0 if rate is None else rate for rate in (first, second, third)]
+        factor = 1.0 + rates[0] + 10.0 * rates[1] + 100.0 * rates[2]
         return scores * factor * jnp.arange(self.n_outputs, dtype=jnp.float32)[None]
 
 
