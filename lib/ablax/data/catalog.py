@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ablax.data import bundled, generated, idx
 from ablax.data.dataset import Dataset
 from ablax.data.directory import data_directory, missing
-from ablax.data.tables import load_csv
+from ablax.data.own_data import load_csv
 from ablax.errors import UserError, unknown
 
 _TIMEOUT_SECONDS = 60

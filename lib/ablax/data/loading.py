@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ablax.data.catalog import DATASETS
 from ablax.data.dataset import Dataset
-from ablax.data.tables import load_csv, load_npz
+from ablax.data.own_data import load_csv, load_npz
 from ablax.errors import UserError, unknown
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")

@@ -8,7 +8,7 @@ import pytest
 from ablax.data import load
 from ablax.data.delimited import read
 from ablax.data.directory import data_directory
-from ablax.data.tables import load_csv, load_npz
+from ablax.data.own_data import load_csv, load_npz
 from ablax.errors import UserError
 
 HEADER = "age,color,member,constant,kind"
