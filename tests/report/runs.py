@@ -97,7 +97,7 @@ def build(
         study: what the report is of.
         claims: of the experiment.
         question: its description, which begins with the question.
-        figures: its own, beside the standard charts.
+        figures: its own, beside those of every report.
         expected: its paragraph about the default preset.
         remarks: on the verdicts of this study.
     """

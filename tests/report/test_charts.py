@@ -1,4 +1,4 @@
-"""The charts of every report: drawn when there is something to draw, and true to the numbers."""
+"""The figures of every report: drawn when there is something to draw, and true to the numbers."""
 
 import io
 import itertools
@@ -39,8 +39,8 @@ def style():
         yield
 
 
-def standard_charts(table):
-    return standard.charts(table, ablation(table))
+def standard_figures(table):
+    return standard.figures(table, ablation(table))
 
 
 def drawn(figure):
@@ -50,7 +50,7 @@ def drawn(figure):
     return stream.getvalue()
 
 
-# Which charts there are
+# Which figures there are
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
@@ -64,7 +64,7 @@ def test_a_chart_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp
     expected = ["restarts"]
     expected += ["curves"] if curves else []
     expected += ["profiles", "best_of_k"] if restarts > 1 else []
-    result = standard_charts(table)
+    result = standard_figures(table)
     assert list(result) == expected, "the first sums the study up"
     for name, figure in result.items():
         assert figure.get_label().endswith("."), f"{name} has a caption"
@@ -107,7 +107,7 @@ LENGTHS = [{**of, "protocol/steps": 100 if of["l1"] else 200} for of in FULL]
 )
 def test_a_heat_map_is_of_a_full_grid_of_two_numbers(points, there, tmp_path):
     table = write(tmp_path, points, random_trials(points, restarts=2))
-    result = standard_charts(table)
+    result = standard_figures(table)
     assert ("heat_map" in result) == there
     if there:
         drawn(result["heat_map"])
@@ -251,7 +251,7 @@ def test_without_validation_there_is_no_best_of_k(tmp_path):
         {name: value for name, value in row.items() if not name.startswith("valid/")}
         for row in random_trials()
     ]
-    assert list(standard_charts(write(tmp_path, POINTS, trials, objective=None))) == [
+    assert list(standard_figures(write(tmp_path, POINTS, trials, objective=None))) == [
         "restarts",
         "profiles",
     ]
@@ -319,7 +319,7 @@ NAN = float("nan")
     ids=["diverged", "others missing", "no common step", "all diverged", "another column"],
 )
 def test_curves_without_two_common_steps_are_no_lines(curves, tmp_path):
-    result = standard_charts(with_curves(tmp_path, curves))
+    result = standard_figures(with_curves(tmp_path, curves))
     assert "curves" not in result
     for figure in result.values():
         drawn(figure)
@@ -329,7 +329,7 @@ def test_curves_with_holes_are_drawn_as_far_as_they_go(tmp_path):
     """One point has a line, the other as much of one as there is."""
     curves = {"base/0": {10: {"valid/loss": NAN}, 20: {"valid/loss": 1.0}}}
     curves |= {f"l2=0.1/{r}": {s: {"valid/loss": 1.0} for s in (10, 20)} for r in (0, 1)}
-    drawn(standard_charts(with_curves(tmp_path, curves))["curves"])
+    drawn(standard_figures(with_curves(tmp_path, curves))["curves"])
 
 
 @pytest.mark.parametrize("curves", [{}, {"base/0": {10: {"valid/loss": NAN}}}])
@@ -463,7 +463,7 @@ def single(directory):
 )
 def test_charts_of_unusual_studies_are_drawn(study, tmp_path):
     """Without a crash and without a warning, which is an error here."""
-    result = standard_charts(study(tmp_path))
+    result = standard_figures(study(tmp_path))
     assert "restarts" in result
     for figure in result.values():
         drawn(figure)
@@ -487,9 +487,9 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
         trials = random_trials(points, restarts=3)
         write(tmp_path / name, points, trials)
         write_curves(tmp_path / name, trials)
-        charts_ = standard_charts(Study(tmp_path / name))
+        figures = standard_figures(Study(tmp_path / name))
         assert list(charts_) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
-        result.append({chart: drawn(figure) for chart, figure in charts_.items()})
+        result.append({name: drawn(figure) for name, figure in figures.items()})
     assert result[0] == result[1]
 
 

@@ -1,4 +1,4 @@
-"""Charts that an experiment declares in its FIGURES, beside those of every report."""
+"""Functions that draw the FIGURES of an experiment, beside the figures of every report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

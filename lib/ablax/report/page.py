@@ -60,7 +60,7 @@ def build(study: Study, experiment: Experiment, remarks: Mapping[str, str] | Non
     """
     directory = study.directory / "report"
     rows = ablation(study)
-    drawn = {**standard.charts(study, rows), **_drawn(experiment, study)}
+    drawn = {**standard.figures(study, rows), **_drawn(experiment, study)}
     plot.save(drawn, directory)
     about = description(study, experiment)
     captions = {name: str(figure.get_label() or name) for name, figure in drawn.items()}

@@ -262,7 +262,7 @@ class Column:
         return Quantity(name, read, self.share, self._fields)
 
     def intervals(self, study: Study) -> dict[Any, Interval]:
-        """{value of the field: the interval of the mean}, from low to high: a line of a chart."""
+        """{value of the field: the interval of the mean}, from low to high: a line of a figure."""
         points = along(study, self.by, **(self.where or {}))
         return {value: study.interval(point, self.name) for value, point in points.items()}
 

@@ -1,4 +1,4 @@
-"""The charts of every report."""
+"""The figures of every report."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,13 @@ from ablax.report.statistics import best_of_k, bootstrap_interval, mean_interval
 from ablax.report.study import Study
 
 MOST_ROWS = 60
-"""Rows that a chart of restarts can carry."""
+"""Rows that a figure of restarts can carry."""
 MOST_LINES = 6
 """Lines that a panel can carry before nobody tells them apart."""
 
 
-def charts(study: Study, rows: Sequence[AblationRow]) -> dict[str, Figure]:
-    """The charts of every report, by name; the first one sums the study up."""
+def figures(study: Study, rows: Sequence[AblationRow]) -> dict[str, Figure]:
+    """The figures of every report, by name; the first one sums the study up."""
     drawn = {"restarts": strips(study, rows)}
     if (map_ := heat_map(study)) is not None:
         drawn["heat_map"] = map_
