@@ -488,12 +488,12 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
         write(tmp_path / name, points, trials)
         write_curves(tmp_path / name, trials)
         figures = standard_figures(Study(tmp_path / name))
-        assert list(charts_) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
+        assert list(figures) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
         result.append({name: drawn(figure) for name, figure in figures.items()})
     assert result[0] == result[1]
 
 
-def test_a_chart_of_two_baselines_names_them(tmp_path):
+def test_a_figure_of_two_baselines_names_them(tmp_path):
     points = [BASE, LINEAR, STRONG]
     table = write(tmp_path, points, random_trials(points))
     for figure in (f(table, ablation(table)) for f in (standard.profiles, standard.budget)):
