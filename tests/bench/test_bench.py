@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablax.bench import tables
+from ablax.bench import sweep_tables
+from ablax.bench.tables import markdown
 from ablax.bench.workload import L2, pairs
 from ablax.cli.main import main
 
@@ -38,7 +39,7 @@ def quick(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    assert out.with_suffix(".md").read_text() == tables.markdown(result)
+    assert out.with_suffix(".md").read_text() == markdown(sweep_tables.parts(result))
     return result, done.stdout
 
 
@@ -85,7 +86,7 @@ def test_every_target_has_a_verdict(quick):
 
 def test_the_page_has_every_table_of_the_terminal(quick):
     result, _ = quick
-    page = tables.markdown(result)
+    page = markdown(sweep_tables.parts(result))
     for side in result["side_by_side"]["sides"].values():
         assert f"| {side['trials_per_minute']:,.0f} |" in page
     for lines in (block.splitlines() for block in page.split("\n\n") if block.startswith("|")):

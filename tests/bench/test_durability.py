@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ablax.bench import kill, scale
+from ablax.bench.tables import markdown
 from ablax.errors import UserError
 from tests import small_study
 
@@ -30,7 +31,8 @@ def test_a_study_that_is_killed_again_and_again_leaves_the_same_bytes(killed):
     for actual, phase in zip(result["kills"], asked, strict=True):
         assert actual["phase"] in (phase, "ended")
     assert sum(k["phase"] != "ended" for k in result["kills"]) >= 1
-    kill.show(result)
+    page = markdown(kill.parts(result))
+    assert "3 kills; tables, arrays and snapshots are equal, byte for byte" in page
 
 
 def test_differences_are_seen(killed, tmp_path):

@@ -8,19 +8,19 @@ import shutil
 import signal
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from ablax.bench.kill import finish, start, study, writing
-from ablax.bench.tables import table
+from ablax.bench.machine import provenance
+from ablax.bench.tables import Part, heading, publish, table
 from ablax.cli.flags import read
 from ablax.errors import UserError
-from ablax.rundir.store import read_parquet, write_json
-from ablax.study.manifest import command_line
+from ablax.rundir.store import read_parquet
 
 NEVER = 6e7
 """Seconds between checkpoints of a study without."""
@@ -46,8 +46,7 @@ def main(arguments: list[str]) -> None:
     shutil.rmtree(flags.out, ignore_errors=True)
     flags.out.mkdir(parents=True)
     result = measure(flags)
-    write_json(flags.out / "checkpoint.json", result)
-    show(result)
+    publish(result, parts(result), flags.out / "checkpoint.json")
 
 
 def measure(flags: Flags) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def measure(flags: Flags) -> dict[str, Any]:
         a["training"] / b["training"] for a, b in zip(runs["with"], runs["without"], strict=True)
     ]
     return {
-        "command": command_line(),
+        **provenance(),
         "study": " ".join(_command(flags, flags.out / "with", flags.seconds)),
         "runs": runs,
         "ratios": ratios,
@@ -112,7 +111,7 @@ def _resume(flags: Flags, cache: Path) -> dict[str, float]:
     return {"seconds_to_stop": stopping, "seconds_to_the_first_segment": resuming}
 
 
-def show(result: dict[str, Any]) -> None:
+def parts(result: dict[str, Any]) -> Iterator[Part]:
     ratios, runs = result["ratios"], result["runs"]
     seconds = {name: statistics.median(r["training"] for r in runs[name]) for name in runs}
     count = statistics.median(run["checkpoints"] for run in runs["with"])
@@ -129,6 +128,5 @@ def show(result: dict[str, Any]) -> None:
             f"{result['resume']['seconds_to_the_first_segment']:.1f} s",
         ),
     ]
-    console = Console()
-    console.print(result["study"])
-    console.print(table("Checkpoints", ["", "measured"], rows))
+    yield f"{heading(result)}study     {result['study']}\n"
+    yield table("Checkpoints", ["", "measured"], rows)

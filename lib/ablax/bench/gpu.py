@@ -10,15 +10,14 @@ import importlib
 import multiprocessing
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
-from rich.console import Console
 
-from ablax.bench import tables
 from ablax.bench.gpu_ours import (
     BATCH_SIZE,
     CLASSES,
@@ -28,13 +27,12 @@ from ablax.bench.gpu_ours import (
     flops_per_step,
     in_a_line,
 )
+from ablax.bench.machine import provenance
 from ablax.bench.peers import missing
-from ablax.bench.sweep import machine, versions
+from ablax.bench.tables import Part, heading, pairs, publish, table, targets_table
 from ablax.bench.workload import L2, LEARNING_RATE, MOMENTUM
 from ablax.cli.flags import read
 from ablax.errors import UserError
-from ablax.rundir.store import write_json
-from ablax.study.manifest import command_line
 
 
 class Side(NamedTuple):
@@ -80,13 +78,7 @@ def main(arguments: list[str]) -> None:
     if any(slots < 1 for slots in flags.slots):
         raise UserError(f"--slots: expected at least 1, got {min(flags.slots)}")
     result = measure(flags)
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(flags.out, result)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
-    show(result, console)
-    console.print(f"written to {flags.out}")
+    publish(result, parts(result), flags.out)
 
 
 def measure(flags: Flags) -> dict[str, Any]:
@@ -101,9 +93,7 @@ def measure(flags: Flags) -> dict[str, Any]:
     first = setups[0] if setups else {}
     gpu = bool(setups) and all(setup["platform"] == "gpu" for setup in setups)
     return {
-        "command": command_line(),
-        "machine": machine(),
-        "versions": versions(),
+        **provenance(),
         "gpu": gpu,
         "device": device(first),
         "work": work(first),
@@ -207,26 +197,24 @@ def serve(sender: Connection, side: str, asked: Asked) -> None:
         sender.send(("failed", in_a_line(error)))
 
 
-def show(result: dict[str, Any], console: Console) -> None:
-    """Print everything that was measured, targets last."""
-    console.print(f"machine   {result['machine']}\ndevice    {result['device']}")
-    console.print(f"versions  {tables.pairs(result['versions'])}\ncommand   {result['command']}")
-    console.print(f"work      {result['work']}\nnot counted: {result['not_counted']}")
+def parts(result: dict[str, Any]) -> Iterator[Part]:
+    """Everything that was measured, targets last."""
     names, sides = result["names"], result["sides"]
+    lines = [
+        f"device    {result['device']}",
+        f"work      {result['work']}",
+        f"not counted: {result['not_counted']}",
+    ]
     for name, side in sides.items():
         if "setup" in side:
             stated = {k: _number(v) for k, v in side["setup"]["precision"].items()}
-            console.print(f"precision {names[name]}: {tables.pairs(stated)}")
-    console.print()
-    console.print(_trainings(sides, names))
+            lines.append(f"precision {names[name]}: {pairs(stated)}")
+    yield heading(result) + "\n".join(lines) + "\n"
+    yield _trainings(sides, names)
     for name, side in sides.items():
         if "slots" in side or "ensembles" in side:
-            console.print(_curve(names[name], side))
-    rows = [
-        [t["what"], f"{t['sign']} {t['target']:g}", f"{t['measured']:.2f}", t["verdict"]]
-        for t in result["targets"]
-    ]
-    console.print(tables.table("Targets", ["", "target", "measured", ""], rows))
+            yield _curve(names[name], side)
+    yield targets_table(result["targets"])
 
 
 def _trainings(sides: dict[str, dict[str, Any]], names: dict[str, str]) -> Any:
@@ -250,7 +238,7 @@ def _trainings(sides: dict[str, dict[str, Any]], names: dict[str, str]) -> Any:
         if "failed" in side:
             rows.append([names[name], "", "", "", side["failed"], "", ""])
     columns = ["", "n", "seconds", "networks/s", "steps", "Ablax is faster by", "accuracy by L2"]
-    return tables.table("Whole trainings", columns, rows)
+    return table("Whole trainings", columns, rows)
 
 
 def _curve(name: str, side: dict[str, Any]) -> Any:
@@ -278,7 +266,7 @@ def _curve(name: str, side: dict[str, Any]) -> Any:
         n = peak["size"]
         title += f"; one product of {n}×{n}: {peak['flops_per_second'] / 1e12:.3g} TFLOP/s"
     columns = ["networks", "µs per network·step", "steps/s", "networks/s", "TFLOP/s", "of that"]
-    return tables.table(title, columns, rows)
+    return table(title, columns, rows)
 
 
 def _number(value: Any) -> str:

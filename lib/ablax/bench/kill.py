@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,15 +22,14 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
-from ablax.bench.tables import table
+from ablax.bench.machine import provenance
+from ablax.bench.tables import Part, heading, publish, table
 from ablax.checkout import LAUNCH
 from ablax.cli.flags import read
 from ablax.errors import UserError
-from ablax.rundir.store import Store, write_json
+from ablax.rundir.store import Store
 from ablax.study import snapshots
-from ablax.study.manifest import command_line
 
 PHASES = ("compile", "segment", "refill", "checkpoint", "report")
 STUDY = ("regularization", "--l2", "0", "1e-4", "1e-3", "--dropout-rate", "0", "0.5")
@@ -72,8 +71,7 @@ def main(arguments: list[str]) -> None:
     shutil.rmtree(flags.out, ignore_errors=True)
     flags.out.mkdir(parents=True)
     result = measure(flags)
-    write_json(flags.out / "kill.json", result)
-    show(result)
+    publish(result, parts(result), flags.out / "kill.json")
     if not result["equal"]:
         raise SystemExit(1)
 
@@ -97,7 +95,7 @@ def measure(flags: Flags) -> dict[str, Any]:
     differing = differences(whole, killed)
     resumed = [k.first_segment for k in kills if k.first_segment and k.phase != "compile"]
     return {
-        "command": command_line(),
+        **provenance(),
         "study": " ".join(_command(flags, whole)),
         "seconds_uninterrupted": seconds,
         "kills": [asdict(kill) for kill in kills],
@@ -227,20 +225,22 @@ def _equal(a: Path, b: Path) -> bool:
     return a.exists() and b.exists() and a.read_bytes() == b.read_bytes()
 
 
-def show(result: dict[str, Any]) -> None:
+def parts(result: dict[str, Any]) -> Iterator[Part]:
     kills = result["kills"]
-    rows = [
-        (str(i + 1), k["phase"], f"{k['seconds']:.1f}", f"{k['finished']:,}", str(k["checkpoints"]))
-        for i, k in enumerate(kills)
-    ]
-    console = Console()
-    columns = ["kill", "during", "s after its start", "trials finished", "checkpoints"]
-    console.print(table("Killed", columns, rows))
-    resumed = result["seconds_to_the_first_segment"]
-    if resumed:
-        console.print(
-            f"from launch to the first checkpoint after a first new segment: median "
-            f"{statistics.median(resumed):.1f} s, at most {max(resumed):.1f} s"
-        )
+    rows = []
+    for phase in dict.fromkeys(k["phase"] for k in kills):
+        of = [k for k in kills if k["phase"] == phase]
+        seconds, finished = ([k[name] for k in of] for name in ("seconds", "finished"))
+        after, trials = f"{min(seconds):.1f} to {max(seconds):.1f}", f"{max(finished):,}"
+        rows.append((phase, str(len(of)), after, f"{min(finished):,} to {trials}"))
+    yield f"{heading(result)}study     {result['study']}\n"
+    columns = ["killed during", "times", "s after the launch", "trials finished by then"]
+    yield table("SIGKILL", columns, rows)
     verdict = "equal, byte for byte" if result["equal"] else f"DIFFER: {result['differing']}"
-    console.print(f"{len(kills)} kills; tables, arrays and snapshots are {verdict}")
+    summary = f"{len(kills)} kills; tables, arrays and snapshots are {verdict}\n"
+    if resumed := result["seconds_to_the_first_segment"]:
+        summary += (
+            f"from launch to the first checkpoint after a first new segment: median "
+            f"{statistics.median(resumed):.1f} s, at most {max(resumed):.1f} s\n"
+        )
+    yield summary

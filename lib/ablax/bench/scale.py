@@ -7,7 +7,6 @@ the queue, the parts, the tables, and the memory of the host while it lasts.
 
 import contextlib
 import os
-import platform
 import shutil
 import threading
 import time
@@ -16,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import pandas as pd
 import tyro
-from rich.console import Console
 
 from ablax import losses, metrics, optimizers
-from ablax.bench.tables import table
+from ablax.bench.machine import provenance
+from ablax.bench.tables import Part, heading, publish, table
 from ablax.cli.flags import read
 from ablax.cli.launch import print_plan
 from ablax.config import BaseConfig, hparam
@@ -33,7 +31,6 @@ from ablax.errors import UserError
 from ablax.experiment import Experiment
 from ablax.metrics import Metric
 from ablax.nn.mlp import MLP
-from ablax.rundir.store import write_json
 from ablax.study.manifest import Origin, command_line
 from ablax.study.plan import describe, make_plan
 from ablax.study.train import train
@@ -80,8 +77,7 @@ def main(arguments: list[str]) -> None:
     keep_compiled()
     shutil.rmtree(flags.out, ignore_errors=True)
     result = measure(flags)
-    write_json(flags.out.with_name(f"{flags.out.name}.json"), result)
-    show(result)
+    publish(result, parts(result), flags.out.with_name(f"{flags.out.name}.json"))
 
 
 def measure(flags: Flags) -> dict[str, Any]:
@@ -107,9 +103,8 @@ def measure(flags: Flags) -> dict[str, Any]:
     assert not result.missing
     half = len(sampled) // 2
     return {
-        "command": command_line(),
+        **provenance(),
         "device": f"{plan.devices} × {plan.device_kind}",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "trials": flags.trials,
         "steps": flags.steps,
         "seconds": seconds,
@@ -154,7 +149,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def show(result: dict[str, Any]) -> None:
+def parts(result: dict[str, Any]) -> Iterator[Part]:
     first, second = (f"{b / 2**20:,.0f} MiB" for b in result["peak_bytes_of_each_half"])
     rows = [
         ("trials", f"{result['trials']:,} of {result['steps']} steps"),
@@ -169,6 +164,5 @@ def show(result: dict[str, Any]) -> None:
         ),
         ("solved", f"{100 * result['share_solved']:.1f}%"),
     ]
-    console = Console()
-    console.print(f"{result['device']}, {result['command']}")
-    console.print(table("Scale", ["", "measured"], rows))
+    yield f"{heading(result)}devices   {result['device']}\n"
+    yield table("Scale", ["", "measured"], rows)

@@ -6,28 +6,23 @@ turns; start-up and compilation are not counted. The work is that of `workload.p
 """
 
 import contextlib
-import importlib.metadata
-import importlib.util
-import os
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
 import tyro
-from rich.console import Console
 
-from ablax.bench import costs, ours, tables
+from ablax.bench import costs, ours, sweep_tables
+from ablax.bench.machine import available_cores, provenance
 from ablax.bench.peers import PEERS, Processes, missing
 from ablax.bench.side_by_side import against
 from ablax.bench.sizes import FULL, QUICK
+from ablax.bench.tables import publish
 from ablax.bench.workload import BATCH_SIZE, L2, LEARNING_RATE, MOMENTUM, TRAIN_ROWS
 from ablax.cli.flags import read
 from ablax.engine.mesh import cpu_devices_per_core
 from ablax.errors import UserError
-from ablax.rundir.store import write_json
-from ablax.study.manifest import command_line
 
 Side = Literal["jax", "jax_loop", "torch", "sklearn"]
 Part = Literal["segment", "busy", "slots", "widths", "growth"]
@@ -64,15 +59,7 @@ def main(arguments: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # the peers' device
     cpu_devices_per_core()
     result = measure(flags)
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(flags.out, result)
-    page = flags.out.with_suffix(".md")
-    page.write_text(tables.markdown(result))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
-    tables.show(result, console)
-    console.print(f"written to {flags.out} and {page}")
+    publish(result, sweep_tables.parts(result), flags.out)
 
 
 def measure(flags: Flags) -> dict[str, Any]:
@@ -87,9 +74,7 @@ def measure(flags: Flags) -> dict[str, Any]:
         f"L2 {' '.join(f'{l2:g}' for l2 in L2)} × restarts, no dropout, validated once, at the end"
     )
     result: dict[str, Any] = {
-        "command": command_line(),
-        "machine": machine(),
-        "versions": versions(),
+        **provenance(),
         "work": work,
         "names": {"ablax": "Ablax"} | {name: peer.words for name, peer in PEERS.items()},
         "absent": absent,
@@ -167,31 +152,6 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def available_cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def at_least(n: int, cores: int) -> int:
     """n, or the next number that gives every core as many trials."""
     return -(-n // cores) * cores
-
-
-def machine() -> str:
-    """The CPU by its name, and how many cores this process may use."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [s for s in info.read_text().splitlines() if s.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
-    return f"{name}, {len(available_cores())} cores, {platform.system()}"
-
-
-def versions() -> dict[str, str]:
-    packages = ("jax", "flax", "optax", "numpy", "scikit-learn", "torch")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
