@@ -8,6 +8,7 @@ import sys
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from ablax.engine.engine import Engine
 from ablax.engine.mesh import mesh_of
 from ablax.errors import UserError
 from ablax.experiment import load_file
-from ablax.report.claims import Claim
+from ablax.report.claims import Claim, Verdict
 from ablax.report.quantities import column, quantities
 from ablax.study import grid
 from ablax.study import run as launched
@@ -351,8 +352,10 @@ def test_a_remark_is_on_the_study_whose_id_it_names_and_on_no_other(claims):
     ids = {path: path.name.removeprefix("first-") for path in (smoke, default)}
     assert shown(smoke) == shown(default) == [[], [], []], "there is no file of remarks"
     remark(
-        f"[first.{ids[smoke]}]\nshrinks = '{REMARK}'\nlacks = 'it does.'\nwaves = 'not here'\n"
-        f"[first.0000]\ngrows = 'of no study'\n[second.{ids[default]}]\ngrows = 'of another'\n"
+        f"[first.{ids[smoke]}]\nshrinks.supported = '{REMARK}'\nshrinks.refuted = 'no'\n"
+        f"lacks.inconclusive = 'it does.'\nwaves.inconclusive = 'not here'\n"
+        f"[first.0000]\ngrows.refuted = 'of no study'\n"
+        f"[second.{ids[default]}]\ngrows.refuted = 'of another'\n"
     )
     _, out, _ = claims("first", "--preset", "smoke")
     lines = out[out.index("first: study") :].splitlines()
@@ -377,14 +380,16 @@ def test_a_remark_is_on_the_study_whose_id_it_names_and_on_no_other(claims):
 def test_a_remark_is_in_the_report_of_the_launch_itself(claims):
     claims("second", "--run", "--preset", "smoke")
     (directory,) = studies()
-    remark(f"[second.{directory.name.removeprefix('second-')}]\nwaves = 'a sum of 0'\n")
+    remark(
+        f"[second.{directory.name.removeprefix('second-')}]\nwaves.inconclusive = 'a sum of 0'\n"
+    )
     assert "Why: " not in (directory / "report" / "report.md").read_text()
     assert main(["second", "--preset", "smoke"]) == 0
     assert "Why: a sum of 0" in (directory / "report" / "report.md").read_text()
 
 
 def test_the_remarks_of_the_checkout_are_on_claims_that_there_are():
-    """A misspelt experiment or claim would be shown with no study at all."""
+    """A remark on a misspelt experiment, claim or verdict would never be shown."""
     written = tomllib.loads((EXPERIMENTS / "REMARKS.toml").read_text())
     assert written
     for name, by_study in written.items():
@@ -392,7 +397,9 @@ def test_the_remarks_of_the_checkout_are_on_claims_that_there_are():
         for study, texts in by_study.items():
             assert re.fullmatch("[0-9a-f]{16}", study), (name, study)
             assert texts.keys() <= known, (name, study)
-            assert all(text.endswith(".") for text in texts.values()), (name, study)
+            for by_verdict in texts.values():
+                assert by_verdict.keys() <= set(get_args(Verdict)), (name, study)
+                assert all(text.endswith(".") for text in by_verdict.values()), (name, study)
 
 
 # What is not there, and what is mistyped
@@ -425,13 +432,13 @@ def test_a_missing_data_set_is_no_reason_to_judge_nothing_else(claims, place):
         (["first", "--run", "--preset", "smok"], ["unknown preset 'smok'"]),
     ],
 )
-def test_a_mistake_is_refused_in_one_line(typed, printed, claims, place, monkeypatch):
+def test_a_mistake_is_refused_in_one_line(typed, message, claims, place, monkeypatch):
     monkeypatch.setattr(Engine, "__init__", None)
     status, out, err = claims(*typed)
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("error: ")
-    assert all(words in line for words in printed), line
+    assert all(words in line for words in message), line
     assert not list(place.directory.iterdir())
 
 

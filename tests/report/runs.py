@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablax.experiment import Experiment
 from ablax.report import page, plot
-from ablax.report.claims import Claim
+from ablax.report.claims import Claim, Remarks
 from ablax.report.quantities import POSITIVE, Bounds, Expectation, quantities
 from ablax.report.study import Study
 
@@ -89,7 +89,7 @@ def build(
     *,
     figures: Mapping[str, Callable[[Study], Any]] | None = None,
     expected: str = "",
-    remarks: Mapping[str, str] | None = None,
+    remarks: Remarks | None = None,
 ) -> Path:
     """The report of a study that some experiment was launched for; the path of its page.
 

@@ -216,18 +216,21 @@ REMARK = "the sentence is about infinitely many examples."
 def test_a_remark_is_the_last_line_of_the_evidence(expectations, study):
     asked = claim(*expectations)
     plain = evidence_in_words(judge(asked, study))
-    for remarks in (None, {}, {"id": ""}, {"another": REMARK}):
+    verdict = judge(asked, study).verdict
+    other = "refuted" if verdict == "supported" else "supported"
+    of_another_verdict = {"id": {other: REMARK}}
+    for remarks in (None, {}, {"id": {}}, {"another": {verdict: REMARK}}, of_another_verdict):
         (result,) = judge_all([asked], study, remarks)
         assert result.remark == ""
         assert evidence_in_words(result) == plain
-    (result,) = judge_all([asked], study, {"another": "no", "id": REMARK})
+    (result,) = judge_all([asked], study, {"another": {verdict: "no"}, "id": {verdict: REMARK}})
     assert evidence_in_words(result) == [*plain, f"Why: {REMARK}"]
 
 
 def test_a_remark_is_on_one_claim_and_changes_no_verdict(study):
     asked = [claim(YES, id="first"), claim(NO, id="second"), claim(MAYBE, LACKING[1], id="third")]
     plain = judge_all(asked, study)
-    remarked = judge_all(asked, study, {"second": REMARK})
+    remarked = judge_all(asked, study, {"second": {"refuted": REMARK}, "third": {"refuted": "no"}})
     assert [result.claim for result in remarked] == asked
     assert [result.verdict for result in plain] == ["supported", "refuted", "inconclusive"]
     assert [result.remark for result in remarked] == ["", REMARK, ""]

@@ -269,10 +269,12 @@ def test_a_remark_is_shown_with_its_claim(tmp_path):
     remark = "the largest weights | have & no <bound>"
     other = Claim("other", "Another.", "notes", expecting([1.0, 1.1], "other"))
     study = two_points(tmp_path)
-    for remarks in (None, {}, {"grows": remark}):
+    for remarks in (None, {}, {"grows": {"supported": remark}}):
         build(study, [CLAIM, other], remarks=remarks)
         assert not any("Why:" in written(tmp_path, file) for file in FILES)
-    page_ = read(study, claims=[CLAIM, other], remarks={"shrinks": remark, "grows": "no"})
+    verdict_and_another = {"supported": remark, "refuted": "no"}
+    remarks = {"shrinks": verdict_and_another, "grows": {"supported": "no", "refuted": "no"}}
+    page_ = read(study, claims=[CLAIM, other], remarks=remarks)
     shown = next(t for t in page_.tables if t.texts()[0][0] == "claim").texts()
     assert [row[2].split("\n")[1:] for row in shown[1:]] == [[f"Why: {remark}"], []]
     (claims, *_) = markdown_tables(written(tmp_path, "report.md"))

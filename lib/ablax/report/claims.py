@@ -16,6 +16,8 @@ from ablax.report.study import Study
 from ablax.report.tables import show
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
+Remarks = Mapping[str, Mapping[str, str]]
+"""{claim: {verdict: why one study came out so}}."""
 
 
 class Claim:
@@ -106,11 +108,14 @@ def verdict(interval: Interval, expected: Bounds) -> Verdict:
 
 
 def judge_all(
-    claims: Sequence[Claim], study: Study, remarks: Mapping[str, str] | None = None
+    claims: Sequence[Claim], study: Study, remarks: Remarks | None = None
 ) -> list[Judgement]:
-    """Judge every claim; `remarks` are {claim: why this very study came out as it did}."""
+    """Judge every claim, with the remark, if there is one, on its verdict in this study."""
+    remarks = remarks or {}
+    judgements = [judge(claim, study) for claim in claims]
     return [
-        replace(judge(claim, study), remark=(remarks or {}).get(claim.id, "")) for claim in claims
+        replace(judgement, remark=remarks.get(judgement.claim.id, {}).get(judgement.verdict, ""))
+        for judgement in judgements
     ]
 
 

@@ -14,7 +14,7 @@ from ablax.errors import Missing
 from ablax.experiment import Experiment
 from ablax.report import plot, selection, standard
 from ablax.report.ablation import AblationRow, ablation, ablation_frame, points_frame
-from ablax.report.claims import Judgement, evidence_in_words, judge_all
+from ablax.report.claims import Judgement, Remarks, evidence_in_words, judge_all
 from ablax.report.study import Chosen, Study
 from ablax.report.tables import (
     Printed,
@@ -49,14 +49,14 @@ class Evidence:
     rows: list[tuple[str, ...]]
 
 
-def build(study: Study, experiment: Experiment, remarks: Mapping[str, str] | None = None) -> Path:
+def build(study: Study, experiment: Experiment, remarks: Remarks | None = None) -> Path:
     """Write report/ under the study's directory; return the path of report.html.
 
     Args:
         study: what the report is of.
         experiment: its figures stand beside those of every report, its claims are judged. A figure
             whose points the study lacks, or that shows nothing, is left out.
-        remarks: {claim: why this very study came out as it did}.
+        remarks: on the verdicts of this study.
     """
     directory = study.directory / "report"
     rows = ablation(study)
