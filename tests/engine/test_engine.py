@@ -389,7 +389,7 @@ def words(tree):
 
 
 def after(outcome, step):
-    """An outcome as a trial has it that was starts its state at `step`."""
+    """The outcome of a trial that goes on from its state at `step`."""
     curve = [(at, values) for at, values in outcome.curve if at > step]
     return dataclasses.replace(outcome, curve=curve).bits()
 
@@ -502,7 +502,7 @@ def test_a_child_draws_its_own_numbers_and_may_diverge():
 
 @pytest.fixture(scope="module")
 def others():
-    """New engines, which never held what they are starts."""
+    """New engines, which never held the slots that they start from."""
     return [engine_of(network(NET), NET, devices=devices) for devices in (1, 8)]
 
 

@@ -152,12 +152,12 @@ def test_units_are_measured_on_every_split(smoke):
         assert len(variables) == 3
         for trial, params in variables.items():
             task = task_of(activations, Config(activation=name, depth=2, width=8))
-            metrics = rows.loc[trial]
-            view = task.view(trial_of(Config(), metrics["restart"]), task.data)
+            recorded = rows.loc[trial]
+            view = task.view(trial_of(Config(), recorded["restart"]), task.data)
             for part in ("train", "valid", "test"):
                 x, _ = examples(view[part])
                 for measure, share in units(params, name, 2, np.array(x)).items():
-                    np.testing.assert_allclose(metrics[f"{part}/{measure}"], share, atol=2e-3)
+                    np.testing.assert_allclose(recorded[f"{part}/{measure}"], share, atol=2e-3)
     relu = rows[rows["activation"] == "relu"]
     assert (relu["train/zeros"] > 0.1).all()
     assert (rows.loc[rows["activation"] == "sigmoid", "train/zeros"] == 0).all()

@@ -170,16 +170,16 @@ def test_solved_is_right_on_all_rows(smoke):
     for centre in ("layers", "solution", "trap"):
         for trial, params in snapshots.load(smoke, f"centre={centre}").items():
             ends = np.float64(ravel_pytree(params)[0])
-            metrics, correct = rows.loc[trial], right(ends)
-            seen.add((correct.sum() == 4, metrics["steps"] < 200))
+            row, correct = rows.loc[trial], right(ends)
+            seen.add((correct.sum() == 4, row["steps"] < 200))
             for split in ("train", "valid", "test"):
-                assert metrics[f"{split}/solved"] == correct.all()
-                assert metrics[f"{split}/accuracy"] == correct.mean()
+                assert row[f"{split}/solved"] == correct.all()
+                assert row[f"{split}/accuracy"] == correct.mean()
             np.testing.assert_allclose(
-                metrics["train/loss"], loss_and_gradient(ends)[0], rtol=1e-3, atol=1e-6
+                row["train/loss"], loss_and_gradient(ends)[0], rtol=1e-3, atol=1e-6
             )
-            assert metrics["status"] == ("stopped" if metrics["steps"] < 200 else metrics["status"])
-            assert metrics["steps"] == 200 or correct.all(), "only a solved one stops"
+            assert row["status"] == ("stopped" if row["steps"] < 200 else row["status"])
+            assert row["steps"] == 200 or correct.all(), "only a solved one stops"
     assert {(True, True), (False, False)} <= seen
 
 

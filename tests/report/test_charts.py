@@ -55,7 +55,7 @@ def drawn(figure):
 
 @pytest.mark.parametrize("restarts", [1, 2])
 @pytest.mark.parametrize("curves", [False, True])
-def test_a_chart_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp_path):
+def test_a_figure_is_drawn_where_there_is_something_to_draw(curves, restarts, tmp_path):
     trials = random_trials(restarts=restarts)
     table = write(tmp_path, POINTS, trials)
     if curves:
@@ -220,8 +220,8 @@ def test_the_best_of_k_is_what_statistics_says(objective, tmp_path):
     """The mean over all ways to draw k, by the validation metric, in its own direction."""
     name, direction = objective
     trials = random_trials([BASE, WEAK], restarts=4)
-    objective = {"name": name, "direction": direction}
-    table = write(tmp_path, [BASE, WEAK], trials, objective=objective)
+    recorded = {"name": name, "direction": direction}
+    table = write(tmp_path, [BASE, WEAK], trials, objective=recorded)
     rows = ablation(table)
     (ax,) = standard.budget(table, rows).axes
     pick = max if direction == "max" else min
@@ -461,7 +461,7 @@ def single(directory):
 @pytest.mark.parametrize(
     "study", [many, baselines, unknown, unknown_grid, partly_unknown, constant, single]
 )
-def test_charts_of_unusual_studies_are_drawn(study, tmp_path):
+def test_figures_of_unusual_studies_are_drawn(study, tmp_path):
     """Without a crash and without a warning, which is an error here."""
     result = standard_figures(study(tmp_path))
     assert "restarts" in result
@@ -487,9 +487,9 @@ def test_equal_studies_draw_equal_bytes(tmp_path):
         trials = random_trials(points, restarts=3)
         write(tmp_path / name, points, trials)
         write_curves(tmp_path / name, trials)
-        figures = standard_figures(Study(tmp_path / name))
-        assert list(figures) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
-        result.append({name: drawn(figure) for name, figure in figures.items()})
+        by_name = standard_figures(Study(tmp_path / name))
+        assert list(by_name) == ["restarts", "heat_map", "curves", "profiles", "best_of_k"]
+        result.append({key: drawn(figure) for key, figure in by_name.items()})
     assert result[0] == result[1]
 
 

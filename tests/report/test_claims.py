@@ -216,14 +216,14 @@ REMARK = "the sentence is about infinitely many examples."
 def test_a_remark_is_the_last_line_of_the_evidence(expectations, study):
     asked = claim(*expectations)
     plain = evidence_in_words(judge(asked, study))
-    verdict = judge(asked, study).verdict
-    other = "refuted" if verdict == "supported" else "supported"
+    actual = judge(asked, study).verdict
+    other = "refuted" if actual == "supported" else "supported"
     of_another_verdict = {"id": {other: REMARK}}
-    for remarks in (None, {}, {"id": {}}, {"another": {verdict: REMARK}}, of_another_verdict):
+    for remarks in (None, {}, {"id": {}}, {"another": {actual: REMARK}}, of_another_verdict):
         (result,) = judge_all([asked], study, remarks)
         assert result.remark == ""
         assert evidence_in_words(result) == plain
-    (result,) = judge_all([asked], study, {"another": {verdict: "no"}, "id": {verdict: REMARK}})
+    (result,) = judge_all([asked], study, {"another": {actual: "no"}, "id": {actual: REMARK}})
     assert evidence_in_words(result) == [*plain, f"Why: {REMARK}"]
 
 

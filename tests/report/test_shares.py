@@ -145,8 +145,8 @@ def test_an_effect_is_no_share_unless_it_says_so(study):
     assert ends(share.interval(0.95)) == pytest.approx(exact(19, 20))
     # All solved: Student's t is sure of it after four restarts, the exact interval is not.
     certain = np.ones(4)
-    for share, verdict in ((False, "supported"), (True, "inconclusive")):
-        solved = expecting(certain, "solved", (0.5, INF), share=share)
+    for is_share, verdict in ((False, "supported"), (True, "inconclusive")):
+        solved = expecting(certain, "solved", (0.5, INF), share=is_share)
         assert judge(claim(solved), study).verdict == verdict
 
 

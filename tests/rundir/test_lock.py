@@ -90,8 +90,8 @@ def test_a_second_process_is_told_which_one_holds_it(tmp_path):
 
 def test_inside_it_says_who_and_after_it_nothing_is_left(tmp_path):
     with locked(tmp_path):
-        holder = json.loads((tmp_path / lock.NAME).read_text())
-        assert holder == {"pid": os.getpid(), "host": socket.gethostname()}
+        record = json.loads((tmp_path / lock.NAME).read_text())
+        assert record == {"pid": os.getpid(), "host": socket.gethostname()}
         with pytest.raises(UserError, match=f"process {os.getpid()} "), locked(tmp_path):
             pytest.fail("two are inside")
     assert list(tmp_path.iterdir()) == []

@@ -184,9 +184,9 @@ def test_other_slots_go_on_and_are_marked(long, tmp_path, slots):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """{what was whole: a run of LONG that was never interrupted}."""
-    place = tmp_path_factory.mktemp("kept")
+def with_snapshots(tmp_path_factory):
+    """{--keep: a run of LONG that was never interrupted}."""
+    place = tmp_path_factory.mktemp("with_snapshots")
     for keep in ("all", "best"):
         train(place / keep, long_plan(), keep=keep)
     return {keep: place / keep for keep in ("all", "best")}
@@ -194,7 +194,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["killed early", "killed late", "terminated", "both"])
 @pytest.mark.parametrize("keep", ["all", "best"])
-def test_snapshots_survive_whatever_happens(whole, tmp_path, keep, how):
+def test_snapshots_survive_whatever_happens(with_snapshots, tmp_path, keep, how):
     if how in ("terminated", "both"):
         terminated(tmp_path, 10, keep=keep)
         assert snapshots.load(tmp_path, "toy")
@@ -202,8 +202,8 @@ def test_snapshots_survive_whatever_happens(whole, tmp_path, keep, how):
         at = {"killed early": 7, "killed late": 16, "both": 4}[how]
         killed(tmp_path, Engine, "_read", at, keep=keep)
     assert train(tmp_path, long_plan(), keep=keep).missing == 0
-    assert bits(tmp_path) == bits(whole[keep])
-    assert tables(tmp_path) == tables(whole[keep])
+    assert bits(tmp_path) == bits(with_snapshots[keep])
+    assert tables(tmp_path) == tables(with_snapshots[keep])
     assert not (tmp_path / "parts").exists()
     assert [p.name for p in (tmp_path / "params").iterdir()] == ["toy"]
 
@@ -236,7 +236,7 @@ def test_a_merge_of_snapshots_killed_at_its_renames_is_made_good(tmp_path, monke
 
 
 @pytest.mark.parametrize("at", [5, 11, 17])
-def test_a_report_between_kill_and_resume_changes_nothing(long, whole, tmp_path, at):
+def test_a_report_between_kill_and_resume_changes_nothing(long, with_snapshots, tmp_path, at):
     """It brings the tables in order, so that trials past the checkpoint count as finished."""
     with pytest.MonkeyPatch.context() as patch:  # only the third checkpoint is ever written
         calls = []
@@ -247,7 +247,7 @@ def test_a_report_between_kill_and_resume_changes_nothing(long, whole, tmp_path,
     assert set(read_parquet(tmp_path / "trials.parquet")["trial"]) == finished
     assert train(tmp_path, long_plan(), keep="all").missing == 0
     assert tables(tmp_path) == tables(long[0])
-    assert bits(tmp_path) == bits(whole["all"])
+    assert bits(tmp_path) == bits(with_snapshots["all"])
 
 
 def test_halving_stopped_where_all_snapshots_of_a_program_are_superseded(tmp_path):

@@ -34,7 +34,7 @@ class Flags:
     restarts: Annotated[int, tyro.conf.arg(help="random restarts of the study's 6 points")] = 384
     steps: Annotated[int, tyro.conf.arg(help="of its trials")] = 2000
     repeats: Annotated[int, tyro.conf.arg(help="times that both take their turn")] = 3
-    out: Annotated[Path, tyro.conf.arg(help="folder for the studies and checkpoint.json")] = Path(
+    out: Annotated[Path, tyro.conf.arg(help="folder for the studies, and the numbers")] = Path(
         "runs/bench-checkpoint"
     )
 

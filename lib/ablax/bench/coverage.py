@@ -16,6 +16,8 @@ import numpy as np
 import tyro
 from scipy import stats
 
+from ablax.bench.machine import provenance
+from ablax.bench.tables import Part, heading, publish, table
 from ablax.cli.flags import read
 from ablax.errors import UserError
 from ablax.report.statistics import (
@@ -33,8 +35,6 @@ from ablax.report.statistics import (
     share_interval,
     sign_flip_test,
 )
-from ablax.rundir.store import write_json
-from ablax.study.manifest import command_line
 
 ROWS = 10
 """Rows of a table, all compared to one baseline."""
@@ -126,10 +126,7 @@ def main(arguments: list[str]) -> None:
             resamples=min(flags.resamples, 499),
         )
     result = measure(flags)
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(flags.out, result)
-    show(result)
-    print(f"written to {flags.out}")
+    publish(result, parts(result), flags.out)
 
 
 def measure(flags: Flags) -> dict[str, Any]:
@@ -150,7 +147,7 @@ def measure(flags: Flags) -> dict[str, Any]:
         for row, wrong in false_positives(population, flags, _rng(flags, i, 2)).items():
             errors.setdefault(row, {})[name] = _share(wrong, flags)
     return {
-        "command": command_line(),
+        **provenance(),
         "flags": {**asdict(flags), "out": str(flags.out)},
         "seconds": time.perf_counter() - started,
         "coverage": coverage,
@@ -243,52 +240,47 @@ def false_positives(
     return wrong
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print one Markdown table, and what in it is not as it should be."""
+def parts(result: dict[str, Any]) -> Iterator[Part]:
+    """One table, and what in it is not as it should be."""
     flags = result["flags"]
-    print(
+    yield heading(result)
+    names = list(POPULATIONS)
+    rows = [
+        [f"{kind}: {row}", *(_cell(cells[name]) for name in names)]
+        for kind, figures in (("covers", result["coverage"]), ("false positive", result["errors"]))
+        for row, cells in figures.items()
+    ]
+    title = (
         f"Coverage of 95% intervals, and false positives at 5%, of samples of {flags['n']}: "
         f"{flags['simulations']:,} of each population, {flags['resamples']:,} resamples, "
-        f"seed {flags['seed']}; in brackets the 95% interval of the figure\n"
+        f"seed {flags['seed']}; in brackets the 95% interval of the figure"
     )
-    names = list(POPULATIONS)
-    print(_line(["", *names]))
-    print(_line(["---", *["---:"] * len(names)]))
-    for kind, figures in (("covers", result["coverage"]), ("false positive", result["errors"])):
-        for row, cells in figures.items():
-            print(_line([f"{kind}: {row}", *(_cell(cells[name]) for name in names)]))
-    print()
+    yield table(title, ["", *names], rows)
     outside = [
         f"{row}, {name}: {cell['share']:.1%}"
         for row, cells in result["coverage"].items()
         for name, cell in cells.items()
         if abs(cell["share"] - LEVEL) > TOLERATED
     ]
-    _list(f"coverage outside of {LEVEL - TOLERATED:.0%} to {LEVEL + TOLERATED:.0%}", outside)
     above = [
         f"{name}: {cell['share']:.1%}"
         for name, cell in result["errors"][CORRECTED].items()
         if cell["low"] > 1 - LEVEL
     ]
-    _list("more than 5% false positives in spite of Holm's correction", above)
     fallen_back = [
         f"{row}, {name}: {count / flags['simulations']:.1%}"
         for row, counts in result["fallen_back"].items()
         for name, count in counts.items()
     ]
-    _list("BCa undefined, percentile interval instead", fallen_back)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    titled = {
+        f"coverage outside of {LEVEL - TOLERATED:.0%} to {LEVEL + TOLERATED:.0%}": outside,
+        "more than 5% false positives in spite of Holm's correction": above,
+        "BCa undefined, percentile interval instead": fallen_back,
+    }
+    for title, entries in titled.items():
+        yield "\n".join([f"{title}: {'' if entries else 'none'}".rstrip(), *entries]) + "\n"
 
 
 def _cell(figure: dict[str, float]) -> str:
     low, high = 100 * figure["low"], 100 * figure["high"]
     return f"{figure['share']:.1%} ({low:.1f} to {high:.1f})"
-
-
-def _list(title: str, entries: list[str]) -> None:
-    print(f"{title}: {'none' if not entries else ''}".rstrip())
-    for entry in entries:
-        print(f"  {entry}")

@@ -48,8 +48,8 @@ class Flags:
     checkpoint_seconds: Annotated[float, tyro.conf.arg(help="between two checkpoints")] = 1.0
     processes: Annotated[int, tyro.conf.arg(help="of the killed study")] = 1
     seed: Annotated[int, tyro.conf.arg(help="of the moments")] = 0
-    out: Annotated[Path, tyro.conf.arg(help="folder for both studies and kill.json")] = Path(
-        "runs/bench-kill"
+    out: Annotated[Path, tyro.conf.arg(help="folder for both studies, kill.json and kill.md")] = (
+        Path("runs/bench-kill")
     )
 
 
@@ -226,7 +226,8 @@ def _equal(a: Path, b: Path) -> bool:
 
 
 def parts(result: dict[str, Any]) -> Iterator[Part]:
-    kills = result["kills"]
+    launches = result["kills"]
+    kills = [k for k in launches if k["phase"] != "ended"]
     rows = []
     for phase in dict.fromkeys(k["phase"] for k in kills):
         of = [k for k in kills if k["phase"] == phase]
@@ -237,7 +238,7 @@ def parts(result: dict[str, Any]) -> Iterator[Part]:
     columns = ["killed during", "times", "s after the launch", "trials finished by then"]
     yield table("SIGKILL", columns, rows)
     verdict = "equal, byte for byte" if result["equal"] else f"DIFFER: {result['differing']}"
-    summary = f"{len(kills)} kills; tables, arrays and snapshots are {verdict}\n"
+    summary = f"{len(kills)} kills in {len(launches)} launches; tables, arrays and snapshots are {verdict}\n"
     if resumed := result["seconds_to_the_first_segment"]:
         summary += (
             f"from launch to the first checkpoint after a first new segment: median "

@@ -45,7 +45,7 @@ class Flags:
     trials: Annotated[int, tyro.conf.arg(help="random restarts of the one point")] = 100_000
     steps: Annotated[int, tyro.conf.arg(help="of a trial, each on all four examples")] = 500
     checkpoint_minutes: Annotated[float, tyro.conf.arg(help="between two checkpoints")] = 0.5
-    out: Annotated[Path, tyro.conf.arg(help="run directory; scale.json is written beside it")] = (
+    out: Annotated[Path, tyro.conf.arg(help="run directory; the numbers are written beside it")] = (
         Path("runs/bench-scale")
     )
 

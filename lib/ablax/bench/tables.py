@@ -1,6 +1,6 @@
 """Results of a bench: numbers as JSON, tables on the terminal and in Markdown.
 
-The Markdown is what docs/benchmarks.md shows.
+docs/benchmarks.md shows that Markdown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ Part = str | Table
 
 def publish(result: Mapping[str, Any], parts: Iterable[Part], numbers: Path) -> None:
     """Write the numbers to a JSON file and the tables beside it, and print the tables."""
-    parts, page = list(parts), numbers.with_suffix(".md")
     numbers.parent.mkdir(parents=True, exist_ok=True)
-    write_json(numbers, result)
+    write_json(numbers, result)  # before a table is made: no mistake in one loses the numbers
+    parts, page = list(parts), numbers.with_name(f"{numbers.name.removesuffix('.json')}.md")
     page.write_text(markdown(parts))
     console = Console()
     if not console.is_terminal:

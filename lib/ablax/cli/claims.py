@@ -161,8 +161,8 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
         "A claim is supported if the interval of every effect, of confidence 1 − level, lies where "
         "the claim expects it; refuted if one lies outside; else inconclusive. Effects are means "
         "over n restarts, written mean ± half-width with the interval of Student's t; a share of "
-        "restarts, written with its two ends, has the exact binomial interval. A remark is about "
-        "the study named above it, and about no other.",
+        "restarts, written with its two ends, has the exact binomial interval. A remark "
+        "explains this verdict on this study, and no other.",
     ]
     for entry in entries:
         lines += ["", f"## {entry.name}", "", _study(entry) + ".", ""]
