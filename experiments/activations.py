@@ -151,13 +151,14 @@ CLAIMS = [
     ),
     ax.Claim(
         "tanh-trains-faster-than-sigmoid",
-        "At equal steps tanh reaches a lower training loss than sigmoid, each at its best rate.",
+        "At the step that validation selects, tanh has a lower training loss than sigmoid, each at "
+        "its best rate.",
         NOTES,
         *(loss[row("tanh", depth)] < loss[row("sigmoid", depth)] for depth in DEPTHS),
     ),
     ax.Claim(
         "relu-trains-better-at-no-cost",
-        "ReLU trains deep networks better than sigmoid, and costs no accuracy.",
+        "ReLU trains deep networks better than sigmoid, and costs at most a point of accuracy.",
         NOTES,
         loss[row("relu", DEEP)] < loss[row("sigmoid", DEEP)],
         (accuracy[row("relu", SHALLOW)] - accuracy[row("sigmoid", SHALLOW)]).within(-0.01, 1.0),
@@ -165,21 +166,24 @@ CLAIMS = [
     ),
     ax.Claim(
         "glorot-table-1",
-        "Deep networks err most with sigmoid, less with tanh, least with tanh and Glorot weights.",
+        "With the standard initial weights deep networks err more with sigmoid than with tanh, and "
+        "with tanh Glorot's weights lower the error further.",
         "Glorot and Bengio 2010, Table 1",
         accuracy[row("tanh", DEEP, STANDARD)] > accuracy[row("sigmoid", DEEP, STANDARD)],
         accuracy[row("tanh", DEEP, GLOROT)] > accuracy[row("tanh", DEEP, STANDARD)],
     ),
     ax.Claim(
         "leaky-relu-revives",
-        "Leaky ReLU revives more units that no example turns on than ReLU, and is more accurate.",
+        "Of the units that are off for every example leaky ReLU revives more than ReLU, and it is "
+        "more accurate.",
         "course notes, Activation Functions",
         off[leaky] < off[plain],
         accuracy[leaky] > accuracy[plain],
     ),
     ax.Claim(
         "large-rates-cost-units",
-        "Large learning rates cost units: tanh becomes flat, and ReLUs are off for every example.",
+        "In networks of two hidden layers a larger learning rate leaves more tanh units flat and "
+        "more ReLUs off for every example.",
         "our own question",
         (flat[0.3] - flat[0.03]).named("share of slopes near 0, tanh: rate 0.3 − rate 0.03") > 0,
         (dead[0.3] - dead[0.03]).named("share of units off, ReLU: rate 0.3 − rate 0.03") > 0,

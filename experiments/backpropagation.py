@@ -229,25 +229,26 @@ CLAIMS = [
     ),
     ax.Claim(
         "sigmoid-passes-a-quarter",
-        "A sigmoid passes at most a quarter of the error that its weights bring it.",
+        "A sigmoid layer passes at most a quarter of the error Wᵀδ that reaches it.",
         NOTES,
         at_every_depth(*PASSED, *DEEP).within(0, 0.2501),
     ),
     ax.Claim(
         "errors-shrink-by-75-percent",
-        "In networks before training, the error shrinks by at least 75% from layer to layer.",
+        "Before training, the error shrinks by at least 75% a layer, on geometric average.",
         NOTES,
         at_every_depth(*SHRUNK, "at first").within(0, 0.25),
     ),
     ax.Claim(
         "errors-shrink-in-trained-networks",
-        "In trained networks, the error shrinks by at least 75% from layer to layer.",
+        "In trained networks, the error shrinks by at least 75% a layer, on geometric average.",
         NOTES,
         at_every_depth(*SHRUNK, "trained").within(0, 0.25),
     ),
     ax.Claim(
         "errors-shrink-whatever-the-weights",
-        f"At {LARGE:g} times the initial weights, the error shrinks by at least 75% a layer.",
+        f"At {LARGE:g} times the initial weights, the error shrinks by at least 75% a layer, on "
+        "geometric average.",
         "our own question",
         at_every_depth(*SHRUNK, "large weights at first").within(0, 0.25),
     ),

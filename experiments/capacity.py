@@ -85,13 +85,13 @@ def column(name: str, by: str, **changes: float):
 
 
 def landmarks(study: ax.Study, noise: float) -> ax.selection.Points:
-    """The narrowest network, the least that fits, that of the most test loss, and the widest."""
+    """The narrowest network, the least that fits, that of the largest test loss, and the widest."""
     widths = ax.selection.along(study, "width", label_noise=noise, depth=1, train_size=200)
     if len(widths) < 3:
         raise ax.Missing(f"the study has fewer than three widths with {noise:.0%} random labels")
     points = list(widths.values())
     named = {"narrowest": points[0], "widest": points[-1]}
-    named["peak"] = max(points, key=lambda point: study.numbers(point, LOSS).mean())
+    named["largest loss"] = max(points, key=lambda point: study.numbers(point, LOSS).mean())
     for point in reversed(points):
         if study.numbers(point, TRAIN).mean() >= FITS:
             named["fitting"] = point
@@ -161,13 +161,13 @@ CLAIMS = [
     ),
     ax.Claim(
         "deeper-overfits-more",
-        "Of networks that fit the training set, the deeper ones have a higher test loss.",
+        f"Networks of {DEPTHS[-1]} hidden layers have a higher test loss than those of one.",
         NOTES,
         loss_by_depth[DEPTHS[-1]] > loss_by_depth[1],
     ),
     ax.Claim(
         "more-examples-less-overfitting",
-        "The more training examples, the smaller the gap between training and test accuracy.",
+        "Training and test accuracy differ more with few training examples than with many.",
         NOTES,
         gap.named(f"train − test accuracy: {SIZES[0]} − {SIZES[-1]} examples") > 0,
     ),
@@ -189,10 +189,10 @@ CLAIMS = [
     ),
     ax.Claim(
         "more-noise-higher-peak",
-        "The more labels are random, the higher the peak of the test loss over widths.",
+        "The more labels are random, the higher the largest test loss of any width.",
         NAKKIRAN,
         *(
-            at("peak", LOSS, more) > at("peak", LOSS, less)
+            at("largest loss", LOSS, more) > at("largest loss", LOSS, less)
             for less, more in itertools.pairwise(NOISES)
         ),
     ),

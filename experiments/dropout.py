@@ -164,33 +164,34 @@ CLAIMS = [
     ),
     ax.Claim(
         "dropout-helps-wide-networks",
-        "The wider the network, the more dropout helps.",
+        "Dropout helps a network of 512 hidden units more than one of 32.",
         srivastava.SOURCE + ", section 7.3",
         (fall("512", 300) - fall("32", 300)).named("fall in test loss: 512 − 32 units") > 0,
     ),
     ax.Claim(
         "dropout-helps-few-examples",
-        "The fewer the training examples, the more dropout helps.",
-        srivastava.SOURCE + ", section 7.4",
+        "Dropout helps more with 100 training examples than with 1,000.",
+        "our own question",
         (fall("128", 100) - fall("128", 1000)).named("fall in test loss: 100 − 1000 examples") > 0,
     ),
     ax.Claim(
         "units-are-treated-alike",
-        "Over many steps every unit is dropped about equally often: no less evenly than by fair, "
+        "Over many masks every unit is dropped about equally often: as evenly as by fair, "
         "independent draws.",
         NOTES,
         *(spread.at(dropout_rate=rate).everywhere.within(0.9, 1.1) for rate in RATES),
     ),
     ax.Claim(
         "largest-weights-dominate-less",
-        "Dropout makes the network rely less on its largest weights, at every width.",
+        "Dropout lowers the share of Σw² that the largest tenth of the weights holds, at every "
+        "width.",
         NOTES,
         *(top["dropout"] < top[ax.BASELINE] for top in top_shares),
     ),
     ax.Claim(
         "one-pass-is-the-average",
-        "Evaluating without dropout predicts the class that an average over dropped-out networks "
-        "predicts.",
+        "On more than nine in ten random inputs, at every dropout rate, evaluating without dropout "
+        "predicts the class that the average over dropped-out networks predicts.",
         f"course notes, Combined Approaches; {srivastava.SOURCE}, section 7.5",
         *(agreement.at(dropout_rate=rate).everywhere.within(0.9, 1.01) for rate in RATES),
     ),

@@ -165,7 +165,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "early-stopping-generalizes",
-        "Stopping early lowers the test loss, by whichever criterion.",
+        "Stopping early and keeping the best weights lowers the test loss, by whichever criterion.",
         NOTES,
         *(test[name] < test[ax.BASELINE] for name in CRITERIA),
     ),
@@ -177,13 +177,13 @@ CLAIMS = [
     ),
     ax.Claim(
         "slower-is-better",
-        "Slower criteria generalize better.",
+        "Each stopping criterion generalizes better at its slowest threshold than at its fastest.",
         PRECHELT,
         *(fast > slow for fast, slow in fastest_and_slowest("test/loss")),
     ),
     ax.Claim(
         "slower-takes-longer",
-        "Slower criteria train for longer.",
+        "Each stopping criterion trains longer at its slowest threshold than at its fastest.",
         PRECHELT,
         *(slow > fast for fast, slow in fastest_and_slowest("steps")),
     ),

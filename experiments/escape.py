@@ -150,13 +150,13 @@ NOTES = "course notes, Practical Considerations of random restarts"
 CLAIMS = [
     ax.Claim(
         "stay-near-a-solution",
-        "Around a solution restarts should be thrown a little way, not far.",
+        "Around a solution, restarts should be drawn close to it, not far from it.",
         NOTES,
         around[SOLUTION][0.1] > around[SOLUTION][10.0],
     ),
     ax.Claim(
         "go-far-from-a-trap",
-        "Around a trap restarts should be thrown far, not a little way.",
+        "Around a trap, restarts should be drawn far from it, not close to it.",
         NOTES,
         around[TRAP][3.0] > around[TRAP][0.1],
     ),
@@ -169,19 +169,20 @@ CLAIMS = [
     ),
     ax.Claim(
         "dimension-needs-restarts",
-        "Every further bit of parity needs more restarts.",
+        "Every further bit of parity needs more restarts, with as many hidden units as bits.",
         NOTES,
         *(few > more for few, more in itertools.pairwise(parity)),
     ),
     ax.Claim(
         "two-more-bits-need-restarts",
-        "Every two further bits of parity need more restarts.",
+        "Every two further bits of parity need more restarts, with as many hidden units as bits.",
         NOTES,
         *(few > more for few, more in zip(parity, parity[2:], strict=False)),
     ),
     ax.Claim(
         "more-units-fewer-restarts-for-spirals",
-        "The more units, and the more layers of as many, the fewer restarts do the spirals need.",
+        "Two spirals need fewer restarts with 16 hidden units than with 8, and fewer still in "
+        "layers 8-8.",
         "our own question",
         rate["spirals, 16"] > rate["spirals, 8"],
         rate["spirals, 8-8"] > rate["spirals, 16"],

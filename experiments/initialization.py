@@ -155,7 +155,7 @@ CLAIMS = [
     ax.Claim(
         "gradients-vanish",
         "Backwards through a deep sigmoid network the gradient vanishes, with tanh less, with ReLU "
-        "least, each with the weights made for it.",
+        "least, each with the initialization recommended for it.",
         VANISHING,
         keeps_more("tanh", "sigmoid", OWN) > 0,
         keeps_more("relu", "tanh", OWN) > 0,
@@ -170,19 +170,19 @@ CLAIMS = [
     ),
     ax.Claim(
         "half-of-relu-is-zero",
-        "About half of a ReLU's outputs are 0.",
+        "Before training, about half of a ReLU's outputs are 0.",
         "course notes, Activation Functions",
         zeros.everywhere.within(0.45, 0.55),
     ),
     ax.Claim(
         "jacobian-standard",
-        "With the standard weights the singular values of a tanh layer's Jacobian are about 0.5.",
+        "With the standard weights a tanh layer's Jacobian has singular values of mean 0.5.",
         GLOROT_BENGIO,
         singular.at(variance=STANDARD, input_scale=SMALL).everywhere.within(0.45, 0.55),
     ),
     ax.Claim(
         "jacobian-normalized",
-        "With Glorot's weights the singular values of a tanh layer's Jacobian are about 0.8.",
+        "With Glorot's weights a tanh layer's Jacobian has singular values of mean 0.8.",
         GLOROT_BENGIO,
         singular.at(variance=GLOROT, input_scale=SMALL).everywhere.within(0.75, 0.85),
     ),

@@ -125,7 +125,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "every-factor-flattens-more",
-        "The larger the factor on the weights, the smaller the slope.",
+        "The larger the factor on a classifier's weights, the smaller the slope of its sigmoid.",
         NOTES,
         steepening < 0,
     ),

@@ -247,7 +247,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "small-is-slow",
-        "A small learning rate leaves more of the error after the same number of steps.",
+        "A small learning rate leaves a higher training loss than a good one after as many steps.",
         DECAY,
         excess_of_small > 0,
     ),

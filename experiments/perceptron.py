@@ -263,7 +263,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "far-is-sure",
-        "The farther an example is from the line, the more probably it is classified correctly.",
+        "Where classes overlap, the half of examples farther from the line is classified better.",
         "course notes, Predictions",
         *((far[d] - near[d]).named(f"test accuracy far − near, {d}") > 0 for d in OVERLAPPING),
     ),

@@ -222,7 +222,7 @@ CLAIMS = [
     ),
     ax.Claim(
         "dropout-evens-out",
-        "Dropout lowers the share of the whole that the largest weights contribute.",
+        "Dropout lowers the share of Σw² that the largest tenth of the weights holds.",
         DROPOUT,
         top_share["dropout"] < top_share["baseline"],
     ),
@@ -242,7 +242,7 @@ CLAIMS = [
     *(
         ax.Claim(
             f"{name.replace(' + ', '-and-').replace(' ', '-').lower()}-generalizes",
-            f"{name[0].upper()}{name[1:]} lowers the test loss of an overfitting network.",
+            f"{name[0].upper()}{name[1:]} lowers the test loss of a network with few examples.",
             source,
             loss[name] < loss["baseline"],
         )

@@ -168,13 +168,14 @@ CLAIMS = [
     ),
     ax.Claim(
         "elastic-net-mixes",
-        "At equal strength, elastic net leaves fewer zeros than L1 and more than L2.",
+        "On sparse signals elastic net leaves fewer zeros than an equal L1, and more than L2.",
         ELASTIC,
         *(expectation for strength in STRENGTHS for expectation in mixes(strength)),
     ),
     ax.Claim(
         "elastic-net-is-between-in-sparsity",
-        "Each at its best strength, elastic net leaves fewer zeros than L1 and more than L2.",
+        "On sparse signals, each at its best strength, elastic net leaves fewer zeros than L1 and "
+        "more than L2.",
         ELASTIC,
         zeros[SPARSE]["L1"] > zeros[SPARSE]["elastic net"],
         zeros[SPARSE]["elastic net"] > zeros[SPARSE]["L2"],

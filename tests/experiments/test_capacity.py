@@ -127,12 +127,12 @@ def points_at(study: Study, noise: float) -> dict[str, str]:
     return {name: point.point for name, point in capacity.landmarks(study, noise).items()}
 
 
-def test_the_narrowest_the_peak_and_the_widest(smoke):
+def test_the_narrowest_the_largest_loss_and_the_widest(smoke):
     study = Study(smoke)
     for noise in (0.0, 0.4):
         rows = study.trials[np.isclose(study.trials["label_noise"], noise)]
-        peak = rows.groupby("width")["test/loss"].mean().idxmax()
-        expected = {"narrowest": 2, "peak": peak, "widest": 16}
+        largest = rows.groupby("width")["test/loss"].mean().idxmax()
+        expected = {"narrowest": 2, "largest loss": largest, "widest": 16}
         landmarks = points_at(study, noise)
         for name, width in expected.items():
             setting = study.settings[landmarks[name]]
@@ -148,7 +148,7 @@ def test_other_depths_and_sizes_are_left_out(tmp_path):
     losses = np.repeat([0.5, 9.0, 9.0, 0.1, 0.2], 4)
     study = made_up(tmp_path / "three", points_, {"test/loss": losses})
     landmarks = points_at(study, 0.0)
-    assert (landmarks["narrowest"], landmarks["widest"], landmarks["peak"]) == ("4", "3", "0")
+    assert (landmarks["narrowest"], landmarks["widest"], landmarks["largest loss"]) == ("4", "3", "0")
     with pytest.raises(Missing, match="three widths"):
         capacity.landmarks(made_up(tmp_path / "two", points_[:4]), 0.0)
 

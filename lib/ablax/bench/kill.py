@@ -238,7 +238,8 @@ def parts(result: dict[str, Any]) -> Iterator[Part]:
     columns = ["killed during", "times", "s after the launch", "trials finished by then"]
     yield table("SIGKILL", columns, rows)
     verdict = "equal, byte for byte" if result["equal"] else f"DIFFER: {result['differing']}"
-    summary = f"{len(kills)} kills in {len(launches)} launches; tables, arrays and snapshots are {verdict}\n"
+    summary = f"{len(kills)} kills in {len(launches)} launches; "
+    summary += f"tables, arrays and snapshots are {verdict}\n"
     if resumed := result["seconds_to_the_first_segment"]:
         summary += (
             f"from launch to the first checkpoint after a first new segment: median "

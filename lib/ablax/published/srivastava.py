@@ -140,7 +140,7 @@ CLAIMS = [
     ),
     Claim(
         "gaussian-noise-serves-as-well",
-        "Multiplying units by Gaussian noise errs no more than dropping them (Bernoulli noise).",
+        "Networks whose units are multiplied by Gaussian noise err no more than with dropout.",
         f"{SOURCE}, Table 10",
         accuracy["10: Gaussian"] - accuracy["10: Bernoulli"] > -0.001,
     ),
