@@ -148,7 +148,7 @@ def test_other_depths_and_sizes_are_left_out(tmp_path):
     losses = np.repeat([0.5, 9.0, 9.0, 0.1, 0.2], 4)
     study = made_up(tmp_path / "three", points_, {"test/loss": losses})
     landmarks = points_at(study, 0.0)
-    assert (landmarks["narrowest"], landmarks["widest"], landmarks["largest loss"]) == ("4", "3", "0")
+    assert [landmarks[n] for n in ("narrowest", "widest", "largest loss")] == ["4", "3", "0"]
     with pytest.raises(Missing, match="three widths"):
         capacity.landmarks(made_up(tmp_path / "two", points_[:4]), 0.0)
 
