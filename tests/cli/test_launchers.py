@@ -176,7 +176,7 @@ SCRIPT = f"""\
 [ -n "${{ABLAX_PYTHON:-}}" ] || unset JAX_PLATFORMS
 {LAUNCH} list >/dev/null || exit
 
-# Two minutes before the time limit the tasks are asked to stop at their next checkpoint. By
+# Two minutes before the time limit the tasks are asked to stop. By
 # scancel: srun turns a SIGTERM of its own into SIGKILL. SIGTERM is SLURM's, on preemption: the
 # tasks get it too, and this script only waits for them.
 trap 'scancel --signal=TERM "$SLURM_JOB_ID"' USR1
