@@ -162,7 +162,7 @@ def markdown(entries: Sequence[Entry], preset: str) -> str:
         "the claim expects it; refuted if one lies outside; else inconclusive. Effects are means "
         "over n restarts, written mean ± half-width with the interval of Student's t; a share of "
         "restarts, written with its two ends, has the exact binomial interval. A remark "
-        "explains this verdict on this study, and no other.",
+        "explains the verdict beside it, as this study came out, and no other.",
     ]
     for entry in entries:
         lines += ["", f"## {entry.name}", "", _study(entry) + ".", ""]
